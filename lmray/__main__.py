@@ -1,0 +1,5 @@
+"""`python -m lmray` is `lmray`."""
+
+from lmray.cli.main import main
+
+main()

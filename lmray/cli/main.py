@@ -1,0 +1,79 @@
+"""The verbs together, and how an error becomes one line and an exit code."""
+
+import errno
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+import lmray
+from lmray.cli import corpus, data, doctor, evaluate, generate, quickstart, sweep, tokenizer, train
+from lmray.errors import LmrayError
+
+app = typer.Typer(
+    name="lmray",
+    help="From raw text to a trustworthy answer about small language models.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    add_completion=False,
+)
+app.command("quickstart")(quickstart.quickstart)
+app.add_typer(corpus.app, name="corpus")
+app.add_typer(tokenizer.app, name="tokenizer")
+app.add_typer(data.app, name="data")
+app.command("train")(train.train)
+app.command("eval")(evaluate.evaluate_run)
+app.command("generate")(generate.generate_text)
+app.add_typer(sweep.app, name="sweep")
+app.command("doctor")(doctor.doctor)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lmray {lmray.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error (anywhere on the line).")
+    ] = False,
+) -> None:
+    """What every verb takes."""
+
+
+def main() -> None:
+    """Runs the command line; an error is one line on stderr and an exit code of docs/design.md."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    try:
+        app(arguments)
+    except (LmrayError, OSError, KeyboardInterrupt) as error:
+        if debug:
+            raise
+        message, code = _explain(error)
+        print(f"error: {message}", file=sys.stderr)
+        sys.stdout.flush()
+        sys.exit(code)
+
+
+def _explain(error: BaseException) -> tuple[str, int]:
+    """One line and an exit code for an error that needs no traceback."""
+    if isinstance(error, LmrayError):
+        return str(error), error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; the same command goes on from the last checkpoint", 130
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return "the reader of the output went away", 1
+    assert isinstance(error, OSError)
+    where = f": {error.filename}" if error.filename else ""
+    if error.errno == errno.ENOSPC:
+        return f"the disk is full{where}; free some space and run the command again", 1
+    return f"{error.strerror or error}{where}; check the path and its permissions", 1

@@ -1,0 +1,69 @@
+"""Arguments that several verbs take, and how they are looked up."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lmray.errors import UsageError
+
+if TYPE_CHECKING:
+    from lmray.config import Run
+    from lmray.experiments.run_directory import RunDirectory
+
+Root = Annotated[
+    Path,
+    typer.Option(
+        envvar="LMRAY_ROOT", help="Folder of corpora, tokenizers, tokens, runs and sweeps."
+    ),
+]
+DEFAULT_ROOT = Path("lmray-out")
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+Workers = Annotated[
+    int, typer.Option(min=1, help="Processes; 1 stays in this one, more go through Ray Data.")
+]
+
+Address = Annotated[
+    str,
+    typer.Option(envvar="RAY_ADDRESS", help="Ray cluster to join; without one, Ray starts here."),
+]
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...", help="Changes, as in optim.lr=1e-3.", show_default=False
+    ),
+]
+
+
+def locate(path: str, root: Path, kind: str) -> Path:
+    """A directory given by its path, or by its name beneath root/<kind>, or relative to the root."""
+    candidates = (Path(path), root / kind / path, root / path)
+    return next((candidate for candidate in candidates if candidate.is_dir()), candidates[0])
+
+
+def find_run(given: str, root: Path) -> "RunDirectory":
+    """The run a path, a run id or the beginning of one names.
+
+    Raises UsageError if it names none or several.
+    """
+    from lmray.experiments.run_directory import RunDirectory
+
+    if (Path(given) / "run.json").exists():
+        return RunDirectory(given)
+    found = sorted(root.glob(f"runs/{given}*/run.json"))
+    if len(found) == 1:
+        return RunDirectory(found[0].parent)
+    what = "several runs begin" if found else "no run begins"
+    raise UsageError(
+        f"{what} with {given!r} beneath {root / 'runs'}; give a run's directory or more of its id"
+    )
+
+
+def place_data(run: "Run", root: Path) -> "Run":
+    """The run with data.tokens looked up: as given, or beneath the root."""
+    from lmray.config import override
+
+    return override(run, {"data.tokens": str(locate(run.data.tokens, root, "tokens"))})

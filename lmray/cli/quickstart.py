@@ -1,0 +1,57 @@
+"""`lmray quickstart`: the whole way on one machine in minutes: corpus, tokenizer, shards, sweep, report."""
+
+from typing import Annotated
+
+import typer
+
+from lmray.cli.options import DEFAULT_ROOT, Address, Root
+
+PROMPTS = {"stdlib": "def ", "tinystories": "Once upon a time"}
+"""How the sample text begins, by corpus; other texts begin at a document's start."""
+
+
+def quickstart(
+    corpus: Annotated[
+        list[str],
+        typer.Option(help="A known corpus or a text file (repeat for more); stdlib needs no network."),
+    ] = ["stdlib"],  # noqa: B006 - typer copies it
+    vocab_size: Annotated[int, typer.Option(help="Ids of the tokenizer.")] = 2048,
+    address: Address = "",
+    root: Root = DEFAULT_ROOT,
+) -> None:
+    """Train a tokenizer, encode a corpus, sweep the learning rate, write a report. Again: re-uses all."""
+    from lmray.cli.corpus import prepare_sources
+    from lmray.cli.data import build_dataset
+    from lmray.cli.show import err, out, progress
+    from lmray.cli.sweep import carry_out, show_trials
+    from lmray.cli.tokenizer import train_tokenizer
+    from lmray.experiments.report import answer
+    from lmray.experiments.run_directory import RunDirectory
+    from lmray.experiments.space import load_space
+    from lmray.experiments.trained import continue_text, load_trained
+
+    with progress() as show:
+        prepared = prepare_sources(corpus, [], root, show)
+        name = f"quickstart-{prepared.name}-{vocab_size}"
+        err.print(f"[bold]1[/bold] tokenizer of {vocab_size:,} ids")
+        tokenizer, _ = train_tokenizer(
+            prepared, root / "tokenizer" / name, vocab_size, 1, address, show
+        )
+        err.print("[bold]2[/bold] token shards")
+        tokens = root / "tokens" / name
+        build_dataset(prepared, tokenizer, tokens, 1, address, show)
+    space = load_space("quickstart").with_overrides(
+        {"data.tokens": str(tokens), "model.vocab_size": vocab_size}
+    )
+    err.print(f"[bold]3[/bold] sweep of {len(space.runs())} trials of {space.base.budget.tokens:,} tokens")
+    sweep, report = carry_out(space, root / "sweeps" / name, root / "runs", address)
+    show_trials(sweep, as_json=False)
+    if sweep.best is not None:
+        trained = load_trained(RunDirectory(root / "runs" / sweep.best.trial.id))
+        prompt = PROMPTS.get(prepared.name, "")
+        text, _ = continue_text(
+            trained, prompt, max_new_tokens=100, temperature=0.8, top_p=0.95, seed=0
+        )
+        out.print("\n[bold]the best model writes:[/bold]")
+        out.print(prompt + text, markup=False)
+    out.print(f"\n{answer(sweep)}\nreport: {report}", markup=False)

@@ -1,0 +1,148 @@
+"""`lmray train`: one run, in this process without Ray, or on several workers through Ray Train."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lmray.cli.options import DEFAULT_ROOT, Address, Json, Overrides, Root, place_data
+
+if TYPE_CHECKING:
+    from lmray.config import Run
+    from lmray.experiments.run_directory import RunDirectory
+
+
+def train(
+    changes: Overrides = None,
+    config: Annotated[
+        str, typer.Option(help="A preset (tiny, base_ts, base_owt) or a YAML or JSON file.")
+    ] = "tiny",
+    again: Annotated[
+        bool, typer.Option("--again", help="Discard what this very run left and train it anew.")
+    ] = False,
+    address: Address = "",
+    root: Root = DEFAULT_ROOT,
+    json: Json = False,
+) -> None:
+    """Train one model; the same command goes on where an interrupted one stopped."""
+    import shutil
+
+    from lmray import presets
+    from lmray.cli.show import result
+    from lmray.config import override, parse_assignments, run_id
+    from lmray.dataset import open_splits
+
+    run = place_data(override(presets.load(config), parse_assignments(changes or [])), root)
+    splits = open_splits(run.data.tokens)
+    path = root / "runs" / run_id(run, splits.digest)
+    if again and path.exists():
+        shutil.rmtree(path)
+    with _interruptible() as interrupted:
+        directory = _train(run, root / "runs", interrupted, address)
+    facts = {"run": str(directory.path), "status": directory.status}
+    facts |= {key: directory.facts[key] for key in ("step", "tokens")}
+    facts |= {f"validation_{key}": value for key, value in directory.final_validation().items()}
+    result(facts, _sentence(directory), as_json=json)
+    if directory.status == "preempted":
+        raise typer.Exit(130)
+
+
+def _train(run: "Run", runs: Path, interrupted: Callable[[], bool], address: str) -> "RunDirectory":
+    from lmray.cli.show import bars, err
+    from lmray.dataset import open_splits
+
+    splits = open_splits(run.data.tokens)
+    with bars("facts") as drawn:
+        task = drawn.add_task("train", total=run.steps, facts="")
+
+        def report(record: dict[str, Any]) -> None:
+            if record["kind"] == "validation" and not err.is_terminal:
+                err.print(
+                    f"step {record['step']}/{run.steps}: validation loss {_number(record['loss'])} "
+                    f"({record['scope']}), {_number(record['bits_per_byte'])} bits/byte"
+                )
+            if record["kind"] == "train":
+                facts = f"loss {_number(record['loss'])}  {record['tokens_per_s']:,.0f} tokens/s"
+                drawn.update(task, completed=record["step"], facts=facts)
+
+        if run.execution.workers > 1:
+            from lmray.distributed.cluster import ray_session
+            from lmray.distributed.train import train_on_workers
+
+            with (
+                ray_session(address, dashboard=False),
+                _following(run, splits.digest, runs, report),
+            ):
+                return train_on_workers(run, splits, runs)
+        from lmray.experiments.execute import execute
+
+        return execute(run, splits, runs, report=report, interrupted=interrupted)
+
+
+@contextmanager
+def _following(
+    run: "Run", digest: str, runs: Path, report: Callable[[dict[str, Any]], None]
+) -> Iterator[None]:
+    """Reports what workers elsewhere write to metrics.jsonl, as they write it."""
+    from lmray.config import run_id
+    from lmray.storage import read_lines
+
+    path = runs / run_id(run, digest) / "metrics.jsonl"
+    ended = threading.Event()
+    seen = len(read_lines(path))
+
+    def follow() -> None:
+        nonlocal seen
+        while not ended.wait(0.5):
+            records = read_lines(path)
+            for record in records[seen:]:
+                report(record)
+            seen = len(records)
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Turns SIGTERM and the first Ctrl-C into a request to stop after a checkpoint; the second stops at once."""
+    requested = threading.Event()
+
+    def request(number: int, frame: object) -> None:
+        if requested.is_set():
+            raise KeyboardInterrupt
+        requested.set()
+
+    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield requested.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _number(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4f}"
+
+
+def _sentence(directory: "RunDirectory") -> str:
+    facts, validation = directory.facts, directory.final_validation()
+    text = f"{directory.path}: {directory.status} after {facts['tokens']:,} tokens"
+    if validation:
+        text += (
+            f"; validation loss {_number(validation['loss'])} nats/token "
+            f"(perplexity {_number(validation['perplexity'])}, "
+            f"{_number(validation['bits_per_byte'])} bits/byte) on {validation['scored_tokens']:,} tokens"
+        )
+    if directory.status == "preempted":
+        text += "; the same command goes on from here"
+    return text

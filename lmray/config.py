@@ -1,0 +1,287 @@
+"""What a run is: frozen sections that are valid once built, dotted overrides, canonical JSON, the run id.
+
+Each field says its unit and meaning in the line below it. Quantities are stated once; the rest are properties.
+"""
+
+import ast
+import difflib
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from lmray.errors import UsageError
+from lmray.storage import canonical_json
+
+NUMERICS = 1
+"""Part of every run id: raised whenever a change of the code changes the curve of an unchanged config."""
+
+
+def _integral(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Count = Annotated[int, BeforeValidator(_integral), Field(ge=1)]
+"""A whole number of at least one; 1e6 is one too."""
+
+
+class Section(BaseModel):
+    """A frozen part of a configuration; an unknown key or a value of another type is refused."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+    )
+
+
+class Model(Section):
+    """A pre-norm Transformer with RMSNorm, RoPE and SwiGLU, as in the coursework."""
+
+    vocab_size: Count = 10_000
+    """Token ids the model knows; equal to the tokenizer's vocabulary."""
+    context_length: Count = 256
+    """Tokens a training window holds."""
+    num_layers: Count = 4
+    """Transformer blocks."""
+    d_model: Count = 512
+    """Width of the residual stream."""
+    num_heads: Count = 16
+    """Attention heads; each is d_model / num_heads wide."""
+    d_ff: Count | Literal["auto"] = "auto"
+    """Width inside SwiGLU; auto is 8/3 d_model to the nearest multiple of 64."""
+    rope_theta: Annotated[float, Field(gt=1)] = 10_000.0
+    """Base of the rotary wavelengths."""
+    attention: Literal["math", "sdpa"] = "sdpa"
+    """math spells attention out; sdpa is torch's fused kernel of the same function."""
+
+    @property
+    def ffn_width(self) -> int:
+        """The number that d_ff stands for: three matrices of it cost what a two-matrix FFN of 4 d_model costs."""
+        return max(64, round(self.d_model * 8 / 3 / 64) * 64) if self.d_ff == "auto" else self.d_ff
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> "Model":
+        if self.d_model % self.num_heads:
+            raise ValueError(
+                f"d_model={self.d_model} is not divisible by num_heads={self.num_heads}; "
+                f"choose d_model as a multiple of {self.num_heads}, or another num_heads"
+            )
+        if (self.d_model // self.num_heads) % 2:
+            raise ValueError(
+                f"d_model/num_heads={self.d_model // self.num_heads} is odd and RoPE rotates pairs; "
+                f"choose an even head width"
+            )
+        return self
+
+
+class Data(Section):
+    """Where the tokens are and how many a step takes."""
+
+    tokens: str = "tokens/tinystories"
+    """Directory of the token dataset, with train/ and valid/; its digest, not its path, enters the run id."""
+    batch_size: Count = 128
+    """Sequences in one optimizer step, over all workers."""
+
+
+class Optim(Section):
+    """AdamW under a cosine schedule with linear warm-up."""
+
+    lr: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    """Peak learning rate."""
+    min_lr_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Learning rate at the end of the budget, as a fraction of the peak."""
+    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of the budget over which the learning rate rises linearly."""
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Decay of the mean of gradients."""
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    """Decay of the mean of squared gradients."""
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    """Added to the root of the mean square."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    """Decoupled decay per unit of learning rate."""
+    clip_norm: Annotated[float, Field(gt=0)] | Literal["none"] = 1.0
+    """Largest global L2 norm a gradient keeps."""
+
+
+class Budget(Section):
+    """How long a run trains."""
+
+    tokens: Count = 327_680_000
+    """Training tokens, over all workers."""
+
+
+class Evaluation(Section):
+    """When validation loss is measured, and on what."""
+
+    interval_tokens: Count = 16_384_000
+    """Training tokens between evaluations on the prefix; the whole split is read once at the end."""
+    prefix_tokens: Count = 262_144
+    """Validation tokens of the fixed prefix, the first windows of the split."""
+
+
+class Execution(Section):
+    """How a run is carried out; nothing here is part of the experiment or of the run id."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto is cuda where there is a GPU."""
+    workers: Count = 1
+    """Processes that share each global batch; more than one goes through Ray Train."""
+    threads: Count | Literal["auto"] = "auto"
+    """CPU threads a worker computes with; auto is the cores it may use, shared among the workers."""
+    checkpoint_interval_steps: Count = 500
+    """Optimizer steps between checkpoints."""
+    keep_checkpoints: Count = 2
+    """Newest checkpoints kept; the one of the final step is among them."""
+    log_interval_steps: Count = 10
+    """Optimizer steps between training records."""
+
+
+class Tracking(Section):
+    """Where metrics go beside metrics.jsonl."""
+
+    wandb: Literal["off", "offline", "online"] = "off"
+    """Weights & Biases; offline writes its files beneath the run directory."""
+    project: str = "lmray"
+    """Weights & Biases project."""
+
+
+class Run(Section):
+    """One training with one seed."""
+
+    model: Model = Model()
+    data: Data = Data()
+    optim: Optim = Optim()
+    budget: Budget = Budget()
+    evaluation: Evaluation = Evaluation()
+    execution: Execution = Execution()
+    tracking: Tracking = Tracking()
+    seed: Annotated[int, BeforeValidator(_integral), Field(ge=0, lt=2**32)] = 0
+    """Fixes initial weights and batches."""
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Training tokens in one optimizer step, over all workers."""
+        return self.data.batch_size * self.model.context_length
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps the budget pays for."""
+        return self.budget.tokens // self.tokens_per_step
+
+    @model_validator(mode="after")
+    def _budget_pays(self) -> "Run":
+        if self.steps < 1:
+            raise ValueError(
+                f"budget.tokens={self.budget.tokens} has no room for one step of data.batch_size="
+                f"{self.data.batch_size} x model.context_length={self.model.context_length} = "
+                f"{self.tokens_per_step} tokens; raise the budget or lower the batch"
+            )
+        if self.data.batch_size % self.execution.workers:
+            raise ValueError(
+                f"data.batch_size={self.data.batch_size} is not divisible by execution.workers="
+                f"{self.execution.workers}; choose a divisor of the batch"
+            )
+        if self.evaluation.prefix_tokens < self.model.context_length:
+            raise ValueError(
+                f"evaluation.prefix_tokens={self.evaluation.prefix_tokens} is shorter than one window of "
+                f"model.context_length={self.model.context_length}; raise it to at least that"
+            )
+        return self
+
+    def experiment(self) -> dict[str, Any]:
+        """What determines the curve, as plain values: everything but execution, tracking and the path of the data."""
+        return self.model_dump(exclude={"execution": True, "tracking": True, "data": {"tokens"}})
+
+
+def run_id(run: Run, data_digest: str) -> str:
+    """Twelve hex digits of what determines the curve: the experiment, the token dataset, the code's numerics.
+
+    `data_digest` is TokenDataset.digest of the run's dataset.
+    """
+    identity = {"experiment": run.experiment(), "data": data_digest, "numerics": NUMERICS}
+    return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:12]
+
+
+def build(values: Mapping[str, Any], *, source: str) -> Run:
+    """Validates nested `values` into a Run.
+
+    Raises UsageError with one sentence a problem; `source` says where the values came from.
+    """
+    try:
+        return Run.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(_explain(problem) for problem in error.errors())
+        raise UsageError(f"{source}: {problems}") from None
+
+
+def override(run: Run, changes: Mapping[str, Any]) -> Run:
+    """The run with dotted keys changed, as in {"optim.lr": 1e-3}, validated as a whole.
+
+    Raises UsageError for an unknown key, naming the closest ones, and for an impossible value.
+    """
+    values = run.model_dump()
+    for key, value in changes.items():
+        if key not in KEYS:
+            raise UsageError(_unknown(key))
+        section, _, field = key.rpartition(".")
+        (values[section] if section else values)[field] = value
+    return build(values, source=", ".join(f"{key}={value}" for key, value in changes.items()))
+
+
+def parse_assignments(texts: list[str]) -> dict[str, Any]:
+    """Turns ["optim.lr=1e-3"] into {"optim.lr": 0.001}; a value is a Python literal, else text."""
+    changes = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"{text!r} is not key=value; write it as in optim.lr=1e-3")
+        changes[key.strip()] = parse_value(value.strip())
+    return changes
+
+
+def parse_value(text: str) -> Any:
+    """A Python literal (1e-3, 2_048, 0.5), or true/false, or the text itself."""
+    if text in ("true", "false"):
+        return text == "true"
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def flatten(run: Run) -> dict[str, Any]:
+    """Every field by its dotted key."""
+    return dict(_leaves(run.model_dump(), ""))
+
+
+def _leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+KEYS = tuple(flatten(Run()))
+"""Every dotted key, as overrides, spaces, files and tables spell it."""
+
+
+def _unknown(key: str) -> str:
+    closest = difflib.get_close_matches(key, KEYS, n=3, cutoff=0.4)
+    known = (
+        f"did you mean {' or '.join(closest)}?" if closest else f"the keys are {', '.join(KEYS)}"
+    )
+    return f"unknown key {key!r}; {known}"
+
+
+def _explain(problem: Any) -> str:
+    """One sentence for one of pydantic's problems: the key, the value, the rule."""
+    key = ".".join(
+        str(part) for part in problem["loc"] if str(part) in {p for k in KEYS for p in k.split(".")}
+    )
+    if problem["type"] == "extra_forbidden":
+        return _unknown(".".join(str(part) for part in problem["loc"]))
+    if problem["type"] == "value_error":
+        return str(problem["ctx"]["error"])
+    return f"{key}={problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"

@@ -1,0 +1,58 @@
+"""Joining a running Ray cluster, or starting a quiet local one that lives as long as its caller."""
+
+import logging
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from lmray.errors import PreflightError
+from lmray.training.device import available_cores
+
+
+@contextmanager
+def ray_session(address: str = "", *, dashboard: bool = False) -> Iterator[None]:
+    """Connects to the cluster at `address` or $RAY_ADDRESS, else starts a local Ray and ends it after.
+
+    A session that is already there is used and left alone. The local one listens on loopback, asks a
+    token of every client that is made for it alone, and sends no usage statistics.
+
+    Raises PreflightError if there is no cluster at the address.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    address = address or os.environ.get("RAY_ADDRESS", "")
+    if address:
+        try:
+            ray.init(address=address, **quiet)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise PreflightError(
+                f"no Ray cluster answers at {address} ({' '.join(str(error).split())[:200]}); check the "
+                f"address and RAY_AUTH_MODE, or leave both out to use this machine"
+            ) from error
+    else:
+        # Otherwise Ray leaves a token in ~/.ray, which clusters started later trip over.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        ray.init(address="local", num_cpus=available_cores(), include_dashboard=dashboard, **quiet)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def probe() -> str:
+    """Starts a local Ray, runs a task on it, ends it, and says how long that took."""
+    begun = time.monotonic()
+    with ray_session():
+        version = ray.get(ray.remote(_version).remote())
+    return f"{version}, a task answered {time.monotonic() - begun:.1f} s after the start"
+
+
+def _version() -> str:
+    return ray.__version__

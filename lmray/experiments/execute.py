@@ -1,0 +1,88 @@
+"""Carrying out one run in its directory: the loop of lmray.training with files, lock and tracking around it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from lmray.config import NUMERICS, Run, run_id
+from lmray.dataset import Splits
+from lmray.experiments.run_directory import FINAL, MetricsWriter, RunDirectory, Status
+from lmray.experiments.tracking import Tracker
+from lmray.training.loop import Record, Report, check_data, never, train
+
+
+def execute(
+    run: Run,
+    splits: Splits,
+    runs: Path,
+    *,
+    report: Report,
+    interrupted: Callable[[], bool] = never,
+    group: str = "",
+) -> RunDirectory:
+    """Trains `run` in runs/<run_id>/ and leaves its status there; a run that is done is not run twice.
+
+    `report` receives each record after it is on disk. If it raises SystemExit, as Ray Tune does in a
+    trial it stops, the run's status is stopped. `group` is the sweep's name for Weights & Biases.
+    Under torch.distributed each worker calls this and rank 0 writes.
+
+    Raises PreflightError if another process trains the run or its data does not fit; any error of
+    the training itself after writing it down as failed or out_of_memory.
+    """
+    check_data(run, splits)
+    identifier = run_id(run, splits.digest)
+    directory = RunDirectory(runs / identifier)
+    if directory.status in FINAL:
+        return directory
+    identity = {"experiment": run.experiment(), "data": splits.digest, "numerics": NUMERICS}
+    if dist.is_initialized() and dist.get_rank() > 0:
+        train(
+            run,
+            splits,
+            directory.checkpoints,
+            identity=identity,
+            report=report,
+            interrupted=interrupted,
+        )
+        return directory
+    with directory.locked():
+        directory.begin(run, identifier, {"digest": splits.digest, "path": str(splits.directory)})
+        metrics = MetricsWriter(directory.path / "metrics.jsonl")
+        tracked = run.tracking.wandb != "off"
+        trackers = [Tracker(run, identifier, directory.path, group=group)] if tracked else []
+
+        def report_all(record: Record) -> None:
+            for receive in (metrics, *trackers, report):
+                receive(record)
+
+        status: Status = "failed"
+        facts: dict[str, Any] = {}
+        try:
+            outcome = train(
+                run,
+                splits,
+                directory.checkpoints,
+                identity=identity,
+                report=report_all,
+                interrupted=interrupted,
+            )
+            status = outcome.status
+            facts = {"step": outcome.step, "tokens": outcome.tokens}
+        except SystemExit:
+            status = "stopped"
+            raise
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            status, facts = "out_of_memory", {"error": str(error)}
+            raise
+        except BaseException as error:
+            facts = {"error": f"{type(error).__name__}: {error}"}
+            raise
+        finally:
+            metrics.close()
+            directory.finish(status, **facts)
+            for tracker in trackers:
+                tracker.close(status)
+    return directory

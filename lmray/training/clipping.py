@@ -1,0 +1,26 @@
+"""Gradient clipping by the global norm."""
+
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+_EPS = 1e-6
+"""Keeps the quotient finite where all gradients are zero, as in the coursework and in torch."""
+
+
+@torch.no_grad()
+def clip_gradient_norm(parameters: Iterable[Tensor], max_l2_norm: float) -> Float[Tensor, ""]:
+    """Scales the gradients in place to a joint L2 norm of at most `max_l2_norm`.
+
+    Returns the norm before, on the gradients' device, so that nothing waits for it; where it is not
+    finite the scaled gradients are not either. Parameters without a gradient are passed over.
+    (Pascanu, Mikolov & Bengio 2013.)
+    """
+    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if not grads:
+        return torch.zeros(())
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+    torch._foreach_mul_(grads, (max_l2_norm / (norm + _EPS)).clamp(max=1.0))
+    return norm

@@ -1,0 +1,37 @@
+"""What a run computes on: the device and the number of CPU threads."""
+
+import os
+from typing import Literal
+
+import torch
+
+from lmray.config import Run
+from lmray.errors import PreflightError
+
+
+def resolve_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """The device that execution.device stands for.
+
+    Raises PreflightError if cuda is asked for and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise PreflightError(
+            "execution.device=cuda, but torch sees no CUDA device; set execution.device=cpu"
+        )
+    return torch.device(
+        "cuda" if name == "cuda" or (torch.cuda.is_available() and name == "auto") else "cpu"
+    )
+
+
+def resolve_threads(run: Run) -> int:
+    """The CPU threads that execution.threads stands for."""
+    if run.execution.threads != "auto":
+        return run.execution.threads
+    return max(1, available_cores() // run.execution.workers)
+
+
+def available_cores() -> int:
+    """CPU cores this process may use: what the scheduler or a container grants, where the system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

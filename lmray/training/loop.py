@@ -1,0 +1,157 @@
+"""The training loop: one function, the same for one process, for each worker of Ray Train and in a sweep.
+
+It does not know who called it: it is given a `report` callable for its records and an `interrupted`
+callable that it asks after every step.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from lmray.config import Run
+from lmray.dataset import Splits
+from lmray.errors import PreflightError
+from lmray.training import checkpoint
+from lmray.training.device import resolve_threads
+from lmray.training.worker import Worker
+
+Record = dict[str, Any]
+"""One line of metrics.jsonl; `kind` is start, train, validation or end."""
+
+Report = Callable[[Record], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended."""
+
+    status: Literal["done", "diverged", "preempted"]
+    step: int
+    """Optimizer steps taken, over all lives of the run."""
+    tokens: int
+    """Training tokens seen."""
+
+
+def never() -> bool:
+    """An `interrupted` that lets the run go to its end."""
+    return False
+
+
+def train(
+    run: Run,
+    splits: Splits,
+    directory: Path,
+    *,
+    identity: dict[str, Any],
+    report: Report,
+    interrupted: Callable[[], bool] = never,
+) -> Outcome:
+    """Trains `run` to the end of its budget, from its newest checkpoint beneath `directory` if any.
+
+    The first record, kind "start", says after which step this life begins; records that an earlier
+    life made beyond it are void. A loss or gradient that is not finite, or a loss far above that of
+    a uniform guess, ends the run before the optimizer step with status diverged. When
+    `interrupted()` is true after a step, a checkpoint is written and the status is preempted. Under
+    torch.distributed every worker calls this and returns the same outcome; rank 0 writes.
+
+    Raises PreflightError if the data does not fit the config or a checkpoint is of another one.
+    """
+    check_data(run, splits)
+    torch.set_num_threads(resolve_threads(run))
+    worker = Worker(run, splits)
+    start = checkpoint.restore_latest(directory, worker.model, worker.optimizer, identity=identity)
+    clock = _Clock(start.seconds)
+    step = start.step
+    parameters = sum(parameter.numel() for parameter in worker.model.parameters())
+    report({"kind": "start", "step": step, "parameters": parameters, "workers": worker.world})
+
+    def validate(scope: Literal["prefix", "all"]) -> None:
+        with clock.paused_rate():
+            facts = worker.validate(scope)
+        tokens = step * run.tokens_per_step
+        where = {"kind": "validation", "scope": scope, "step": step, "tokens": tokens}
+        report({**where, **facts, "seconds": clock.seconds()})
+
+    if step == 0:
+        validate("prefix")
+    while step < run.steps:
+        taken = worker.take_step(step)
+        step += 1
+        clock.count(run.tokens_per_step)
+        if taken.diverged or step % run.execution.log_interval_steps == 0 or step in (1, run.steps):
+            where = {"kind": "train", "step": step, "tokens": step * run.tokens_per_step}
+            rate = {"tokens_per_s": clock.tokens_per_s(), "seconds": clock.seconds()}
+            report({**where, **taken.facts(), **rate})
+        if taken.diverged:
+            return Outcome("diverged", step, step * run.tokens_per_step)
+        last = step == run.steps
+        if last or evaluates_after(step, run):
+            validate("prefix")
+        if last:
+            validate("all")
+        stop = worker.agree(interrupted())
+        if last or stop or step % run.execution.checkpoint_interval_steps == 0:
+            with clock.paused_rate():
+                worker.save(directory, step, clock.seconds(), identity)
+        if stop and not last:
+            return Outcome("preempted", step, step * run.tokens_per_step)
+    return Outcome("done", step, step * run.tokens_per_step)
+
+
+class _Clock:
+    """Seconds over all lives of the run, and the rate of training alone since the last record."""
+
+    def __init__(self, seconds_before: float) -> None:
+        self._begun = time.perf_counter() - seconds_before
+        self._reset()
+
+    def _reset(self) -> None:
+        self._mark = time.perf_counter()
+        self._tokens = 0
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self._begun
+
+    def count(self, tokens: int) -> None:
+        self._tokens += tokens
+
+    def tokens_per_s(self) -> float:
+        rate = self._tokens / (time.perf_counter() - self._mark)
+        self._reset()
+        return rate
+
+    @contextmanager
+    def paused_rate(self) -> Iterator[None]:
+        """Keeps the block, an evaluation or a checkpoint, out of the rate."""
+        begun = time.perf_counter()
+        yield
+        self._mark += time.perf_counter() - begun
+
+
+def evaluates_after(step: int, run: Run) -> bool:
+    """Whether `step` is the first to reach another multiple of the evaluation interval."""
+    interval, per_step = run.evaluation.interval_tokens, run.tokens_per_step
+    return step * per_step // interval > (step - 1) * per_step // interval
+
+
+def check_data(run: Run, splits: Splits) -> None:
+    """Refuses a dataset that the run cannot use, before anything is built.
+
+    Raises PreflightError naming both numbers.
+    """
+    if run.model.vocab_size != splits.tokenizer.vocab_size:
+        raise PreflightError(
+            f"model.vocab_size={run.model.vocab_size}, but the tokenizer of {splits.directory} has "
+            f"{splits.tokenizer.vocab_size} ids; set model.vocab_size={splits.tokenizer.vocab_size}"
+        )
+    if len(splits.valid) <= run.model.context_length:
+        raise PreflightError(
+            f"the validation split of {splits.directory} has {len(splits.valid)} tokens and one "
+            f"window needs {run.model.context_length + 1}; use more validation text or a smaller "
+            f"model.context_length"
+        )

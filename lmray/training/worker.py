@@ -1,0 +1,139 @@
+"""One process's share of a training: model, optimizer, its part of each batch, one step at a time."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+
+from lmray.config import Run
+from lmray.dataset import BatchSampler, Splits
+from lmray.model import TransformerLM, cross_entropy
+from lmray.training import checkpoint
+from lmray.training.clipping import clip_gradient_norm
+from lmray.training.device import resolve_device
+from lmray.training.evaluation import evaluate
+from lmray.training.optimizers import AdamW
+from lmray.training.schedules import learning_rate
+
+DIVERGED_AT = 2.0
+"""A loss above this many times ln V, the loss of guessing uniformly, counts as diverged."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a step measured, as plain numbers."""
+
+    loss: float
+    lr: float
+    gradient_norm: float
+    diverged: bool
+
+    def facts(self) -> dict[str, Any]:
+        """For the record."""
+        norm = finite(self.gradient_norm)
+        return {"loss": finite(self.loss), "lr": self.lr, "gradient_norm": norm}
+
+
+def finite(value: float) -> float | None:
+    """The value, or None for NaN and infinity, which JSON does not have."""
+    return value if math.isfinite(value) else None
+
+
+class Worker:
+    """One process's model, optimizer and part of each batch."""
+
+    def __init__(self, run: Run, splits: Splits) -> None:
+        together = dist.is_initialized()
+        self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
+        self.run, self.splits = run, splits
+        self.device = resolve_device(run.execution.device)
+        torch.manual_seed(run.seed)
+        self.model = TransformerLM.from_config(run.model).to(self.device)
+        self.optimizer = AdamW(
+            self.model.parameters(),
+            lr=run.optim.lr,
+            betas=(run.optim.beta1, run.optim.beta2),
+            eps=run.optim.eps,
+            weight_decay=run.optim.weight_decay,
+        )
+        self.sampler = BatchSampler(
+            splits.train, run.data.batch_size, run.model.context_length, run.seed
+        )
+
+    def take_step(self, step: int) -> Taken:
+        """Computes the gradient of the global batch and, unless it has diverged, one update."""
+        run = self.run
+        lr = learning_rate(step, optim=run.optim, total_steps=run.steps)
+        batch = self.sampler.batch(step, self.rank, self.world)
+        inputs, targets = (torch.from_numpy(part).to(self.device) for part in batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = cross_entropy(self.model(inputs), targets)
+        loss.backward()
+        loss = self._average(loss.detach())
+        limit = math.inf if run.optim.clip_norm == "none" else run.optim.clip_norm
+        norm = clip_gradient_norm(self.model.parameters(), limit)
+        value, norm_value = loss.item(), norm.item()
+        bound = DIVERGED_AT * math.log(run.model.vocab_size)
+        # Written so that NaN, which compares false with everything, counts as diverged.
+        diverged = not (value <= bound and norm_value < math.inf)
+        if not diverged:
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+            self.optimizer.step()
+        return Taken(value, lr, norm_value, diverged)
+
+    def _average(self, loss: torch.Tensor) -> torch.Tensor:
+        """Makes every worker's gradients, and the loss it returns, those of the global batch."""
+        if self.world == 1:
+            return loss
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        flat = torch.cat([loss.reshape(1), *(gradient.flatten() for gradient in gradients)])
+        dist.all_reduce(flat)
+        flat /= self.world
+        averaged, *parts = flat.split([1, *(gradient.numel() for gradient in gradients)])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+        return averaged[0]
+
+    def validate(self, scope: Literal["prefix", "all"]) -> dict[str, Any]:
+        """Validation loss on the fixed prefix or on the whole split."""
+        validation = evaluate(
+            self.model,
+            self.splits.valid,
+            context_length=self.run.model.context_length,
+            batch_size=self.run.data.batch_size,
+            max_tokens="all" if scope == "all" else self.run.evaluation.prefix_tokens,
+            device=self.device,
+        )
+        return {
+            "loss": finite(validation.loss),
+            "bits_per_byte": finite(validation.bits_per_byte),
+            "perplexity": finite(validation.perplexity),
+            "scored_tokens": validation.tokens,
+            "context_length": validation.context_length,
+        }
+
+    def agree(self, flag: bool) -> bool:
+        """Whether any worker's flag is set, the same answer on all of them."""
+        if self.world == 1:
+            return flag
+        flags = torch.tensor([float(flag)], device=self.device)
+        dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+        return bool(flags.item())
+
+    def save(self, directory: Path, step: int, seconds: float, identity: dict[str, Any]) -> None:
+        """Leaves a checkpoint, and no more than are kept."""
+        if self.rank == 0:
+            checkpoint.write(
+                directory,
+                step=step,
+                tokens=step * self.run.tokens_per_step,
+                seconds=seconds,
+                model=self.model,
+                optimizer=self.optimizer,
+                identity=identity,
+            )
+            checkpoint.prune(directory, keep=self.run.execution.keep_checkpoints)

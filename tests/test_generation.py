@@ -1,0 +1,148 @@
+"""Sampling against a naive reference: greedy, nucleus, stop, seed, window."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmray.config import Model
+from lmray.errors import LmrayError, UsageError
+from lmray.generation import generate, nucleus
+from lmray.model import TransformerLM
+
+V, T = 32, 8
+
+
+@pytest.fixture
+def lm():
+    torch.manual_seed(0)
+    model = TransformerLM.from_config(
+        Model(vocab_size=V, context_length=T, num_layers=2, d_model=16, num_heads=2, d_ff=16)
+    )
+    with torch.no_grad():
+        model.lm_head.weight.mul_(5)  # decided opinions, for the tests to tell apart
+    return model
+
+
+def greedy(model, prompt, count):
+    ids = list(prompt)
+    for _ in range(count):
+        logits = model(torch.tensor([ids[-T:]]))[0, -1]
+        ids.append(max(range(V), key=lambda token: logits[token].item()))
+    return ids[len(prompt) :]
+
+
+@pytest.mark.parametrize("prompt", [[3], [1, 2, 3, 4, 5], list(range(20))])
+def test_temperature_zero_is_greedy_also_past_the_context(lm, prompt):
+    assert generate(lm, prompt, 12, temperature=0) == greedy(lm, prompt, 12)
+
+
+@pytest.mark.parametrize("settings", [{"temperature": 1e-300}, {"top_p": 1e-12}])
+def test_the_limits_are_greedy(lm, settings):
+    assert generate(lm, [1, 2], 10, **settings) == greedy(lm, [1, 2], 10)
+
+
+def test_returns_new_ids_only_and_leaves_the_prompt(lm):
+    prompt = [1, 2, 3]
+    assert len(generate(lm, prompt, 5)) == 5
+    assert prompt == [1, 2, 3]
+    assert generate(lm, prompt, 0) == []
+
+
+def test_the_seed_alone_decides(lm):
+    first = generate(lm, [1], 20, seed=4)
+    torch.rand(5)
+    state = torch.get_rng_state()
+    assert generate(lm, [1], 20, seed=4) == first
+    assert torch.equal(torch.get_rng_state(), state)
+    assert generate(lm, [1], 20, seed=5) != first
+
+
+def test_ends_before_a_stop_token(lm):
+    free = generate(lm, [1, 2], 12, temperature=0)
+    stop = free[5]
+    assert generate(lm, [1, 2], 12, temperature=0, stop_tokens={stop}) == free[: free.index(stop)]
+    assert generate(lm, [stop], 3, temperature=0, stop_tokens=()) == greedy(lm, [stop], 3)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_leaves_the_mode_as_it_was(lm, training):
+    lm.train(training)
+    generate(lm, [1], 2)
+    assert lm.training is training
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (1.0, 0.7), (2.0, 0.9)])
+def test_draws_follow_the_distribution(lm, temperature, top_p):
+    """Chi-square of 800 first tokens against probabilities computed in plain Python."""
+    logits = lm(torch.tensor([[1, 2]]))[0, -1].tolist()
+    weights = [math.exp((x - max(logits)) / temperature) for x in logits]
+    probabilities = [w / sum(weights) for w in weights]
+    kept, mass = set(), 0.0
+    for token in sorted(range(V), key=lambda t: -probabilities[t]):
+        if mass >= top_p:
+            break
+        kept.add(token)
+        mass += probabilities[token]
+    draws, counts = 800, [0] * V
+    for seed in range(draws):
+        (token,) = generate(lm, [1, 2], 1, temperature, top_p, seed=seed)
+        counts[token] += 1
+    assert all(counts[token] == 0 for token in range(V) if token not in kept)
+    expected = {t: draws * probabilities[t] / mass for t in kept}
+    common = [t for t in kept if expected[t] >= 5]
+    statistic = sum((counts[t] - expected[t]) ** 2 / expected[t] for t in common)
+    degrees = max(1, len(common) - 1)
+    assert statistic < degrees + 5 * math.sqrt(2 * degrees)
+
+
+@given(
+    weights=st.lists(st.integers(0, 50), min_size=1, max_size=12).filter(any),
+    top_p=st.floats(1e-6, 1),
+)
+def test_nucleus_is_the_smallest_set_that_reaches_top_p(weights, top_p):
+    probabilities = torch.tensor(weights, dtype=torch.float64) / sum(weights)
+    found = nucleus(probabilities, top_p)
+    kept = found > 0
+    assert kept.any()
+    assert found.sum().item() == pytest.approx(1)
+    mass = probabilities[kept].sum().item()
+    assert mass >= top_p - 1e-9
+    assert mass - probabilities[kept].min().item() < top_p + 1e-9  # one fewer would not reach it
+    if (~kept).any():
+        assert probabilities[kept].min() >= probabilities[~kept].max()
+
+
+def test_nucleus_by_hand():
+    probabilities = torch.tensor([0.1, 0.5, 0.15, 0.25])
+    torch.testing.assert_close(nucleus(probabilities, 0.5), torch.tensor([0, 1.0, 0, 0]))
+    torch.testing.assert_close(nucleus(probabilities, 0.51), torch.tensor([0, 2 / 3, 0, 1 / 3]))
+    assert torch.equal(nucleus(probabilities, 1.0), probabilities)
+    assert torch.equal(nucleus(torch.full((4,), 0.25), 0.3) > 0, torch.tensor([1, 1, 0, 0]) > 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([], 1), "prompt_ids is empty"),
+        (([1, V], 1), "prompt_ids holds 32, not one of the model's 32 ids"),
+        (([-1], 1), "prompt_ids holds -1"),
+        (([1], -1), "max_new_tokens=-1 is negative"),
+        (([1], 1, -0.1), r"temperature=-0.1 .*; 0 takes the likeliest"),
+        (([1], 1, math.nan), "temperature=nan"),
+        (([1], 1, 1.0, 0.0), r"top_p=0.0 is not in \(0, 1\]"),
+        (([1], 1, 1.0, 1.1), r"top_p=1.1 is not in \(0, 1\]"),
+    ],
+)
+def test_refuses_impossible_requests(lm, arguments, message):
+    with pytest.raises(UsageError, match=message):
+        generate(lm, *arguments)
+
+
+def test_says_that_a_diverged_model_cannot_be_sampled(lm):
+    with torch.no_grad():
+        lm.ln_final.weight.fill_(math.nan)
+    with pytest.raises(LmrayError, match="training diverged; use an earlier checkpoint"):
+        generate(lm, [1], 3)

@@ -1,0 +1,49 @@
+"""Clipping against torch's, also when handed a generator."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from lmray.training import clip_gradient_norm
+
+
+def parameters(scale=1.0):
+    generator = torch.Generator().manual_seed(0)
+    made = [nn.Parameter(torch.zeros(shape)) for shape in [(4, 3), (3,), ()]]
+    for parameter in made:
+        parameter.grad = torch.randn(parameter.shape, generator=generator) * scale
+    return made
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("limit", [0.1, 1.0, math.inf])
+def test_equals_torch(scale, limit):
+    ours, theirs = parameters(scale), parameters(scale)
+    norm = clip_gradient_norm(ours, limit)
+    assert norm == nn.utils.clip_grad_norm_(theirs, limit)
+    for mine, its in zip(ours, theirs, strict=True):
+        assert torch.equal(mine.grad, its.grad)
+
+
+def test_a_generator_is_read_once_and_its_gradients_are_scaled_in_place():
+    params = parameters(1e3)
+    grads = [p.grad for p in params]
+    clip_gradient_norm((p for p in params), 1.0)
+    assert all(p.grad is grad for p, grad in zip(params, grads, strict=True))
+    norm = torch.cat([grad.flatten() for grad in grads]).norm()
+    assert norm.item() == pytest.approx(1.0, rel=1e-4)
+
+
+def test_passes_over_what_has_no_gradient():
+    assert clip_gradient_norm([nn.Parameter(torch.ones(3))], 1.0) == 0
+    params = [nn.Parameter(torch.ones(3)), *parameters()]
+    assert clip_gradient_norm(params, 1.0) > 0
+    assert params[0].grad is None
+
+
+def test_a_norm_that_is_not_finite_is_told():
+    params = parameters()
+    params[0].grad[0, 0] = torch.nan
+    assert clip_gradient_norm(params, 1.0).isnan()

@@ -1,0 +1,125 @@
+"""AdamW against torch's, step by step and across a save."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from lmray.errors import UsageError
+from lmray.training import AdamW
+
+SETTINGS = {"lr": 3e-2, "betas": (0.8, 0.95), "eps": 1e-7, "weight_decay": 0.1}
+
+
+def parameters(dtype=torch.float64):
+    generator = torch.Generator().manual_seed(0)
+    return [
+        nn.Parameter(torch.randn(shape, generator=generator, dtype=dtype))
+        for shape in [(7, 5), (5,), ()]
+    ]
+
+
+def run(params, optimizer, steps, *, start=0):
+    """Steps on a loss whose curvature differs by parameter; gradients depend on the step."""
+    for step in range(start, start + steps):
+        optimizer.zero_grad()
+        sum(((p - i) ** 2 * (1 + step % 3)).sum() for i, p in enumerate(params)).backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_equals_torch_bit_for_bit_over_100_steps(dtype):
+    ours, theirs = parameters(dtype), parameters(dtype)
+    reference = torch.optim.AdamW(theirs, **SETTINGS, foreach=True)
+    run(ours, AdamW(ours, **SETTINGS), 100)
+    run(theirs, reference, 100)
+    for mine, its in zip(ours, theirs, strict=True):
+        assert torch.equal(mine, its)
+
+
+def test_equals_torchs_plain_loop():
+    ours, theirs = parameters(), parameters()
+    run(ours, AdamW(ours, **SETTINGS), 100)
+    run(theirs, torch.optim.AdamW(theirs, **SETTINGS, foreach=False), 100)
+    for mine, its in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, its, rtol=1e-12, atol=1e-12)
+
+
+def test_first_step_by_hand():
+    """With bias correction the first step is lr * sign(g), after the decay."""
+    weight = nn.Parameter(torch.tensor([2.0, -3.0], dtype=torch.float64))
+    weight.grad = torch.tensor([0.5, -4.0], dtype=torch.float64)
+    AdamW([weight], lr=0.1, eps=0.0, weight_decay=0.5).step()
+    torch.testing.assert_close(weight.data, torch.tensor([1.8, -2.75], dtype=torch.float64))
+
+
+def test_groups_have_their_own_settings_and_lr_may_change_between_steps():
+    ours, theirs = parameters(), parameters()
+    optimizers = [
+        kind([{"params": ps[:1]}, {"params": ps[1:], "weight_decay": 0.0, "lr": 1e-3}], **SETTINGS)
+        for kind, ps in ((AdamW, ours), (torch.optim.AdamW, theirs))
+    ]
+    for step in range(5):
+        for params, optimizer in zip((ours, theirs), optimizers, strict=True):
+            optimizer.param_groups[0]["lr"] = 1e-2 / (1 + step)
+            run(params, optimizer, 1, start=step)
+    for mine, its in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, its, rtol=1e-12, atol=1e-12)
+
+
+def test_parameters_without_gradient_rest_and_count_their_own_steps():
+    ours, theirs = parameters(), parameters()
+    for params, optimizer in (
+        (ours, AdamW(ours, **SETTINGS)),
+        (theirs, torch.optim.AdamW(theirs, **SETTINGS)),
+    ):
+        for step in range(4):
+            optimizer.zero_grad()
+            used = params if step % 2 else params[1:]
+            sum((p**2).sum() for p in used).backward()
+            before = params[0].detach().clone()
+            optimizer.step()
+            assert torch.equal(before, params[0]) == (step % 2 == 0)
+    for mine, its in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, its, rtol=1e-12, atol=1e-12)
+
+
+def test_state_dict_resumes_bit_for_bit():
+    straight, broken = parameters(torch.float32), parameters(torch.float32)
+    run(straight, AdamW(straight, **SETTINGS), 10)
+    first = AdamW(broken, **SETTINGS)
+    run(broken, first, 5)
+    second = AdamW(broken, lr=1.0)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    run(broken, second, 5, start=5)
+    for mine, its in zip(straight, broken, strict=True):
+        assert torch.equal(mine, its)
+
+
+def test_closure_computes_the_gradients():
+    (weight, *_) = parameters()
+    optimizer = AdamW([weight])
+
+    def closure():
+        loss = (weight**2).sum()
+        loss.backward()
+        return loss
+
+    before = weight.detach().clone()
+    assert optimizer.step(closure) == (before**2).sum()
+    assert not torch.equal(weight, before)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"lr": -1.0}, r"lr=-1.0 must not be negative"),
+        ({"betas": (0.9, 1.0)}, r"betas=\(0.9, 1.0\) must be in \[0, 1\)"),
+        ({"eps": -1e-8}, r"eps=-1e-08 must not be negative"),
+        ({"weight_decay": -0.1}, r"weight_decay=-0.1 must not be negative"),
+    ],
+)
+def test_refuses_impossible_settings(setting, message):
+    with pytest.raises(UsageError, match=message):
+        AdamW(parameters(), **setting)
