@@ -1,37 +1,36 @@
-"""What a run is: frozen sections that are valid once built, dotted overrides, canonical JSON, the run id.
+"""What a run is: frozen sections that are valid once built, dotted overrides, the run id.
 
-Each field says its unit and meaning in the line below it. Quantities are stated once; the rest are properties.
+Each field says its unit and meaning in the line below it. Quantities are stated once; the rest are
+properties.
 """
 
 import ast
-import difflib
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from lmray.errors import UsageError
+from lmray.refusal import explain, unknown_key
 from lmray.storage import canonical_json
 
 NUMERICS = 1
-"""Part of every run id: raised whenever a change of the code changes the curve of an unchanged config."""
+"""Part of every run id; raised when a change of the code changes the curve of some config."""
 
 
 def _integral(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Count = Annotated[int, BeforeValidator(_integral), Field(ge=1)]
+Count = Annotated[int, Field(ge=1), BeforeValidator(_integral)]
 """A whole number of at least one; 1e6 is one too."""
 
 
 class Section(BaseModel):
     """A frozen part of a configuration; an unknown key or a value of another type is refused."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Model(Section):
@@ -56,20 +55,23 @@ class Model(Section):
 
     @property
     def ffn_width(self) -> int:
-        """The number that d_ff stands for: three matrices of it cost what a two-matrix FFN of 4 d_model costs."""
+        """The number that d_ff stands for.
+
+        At 8/3 d_model, three matrices cost what the two of a plain FFN of 4 d_model cost.
+        """
         return max(64, round(self.d_model * 8 / 3 / 64) * 64) if self.d_ff == "auto" else self.d_ff
 
     @model_validator(mode="after")
     def _heads_fit(self) -> "Model":
         if self.d_model % self.num_heads:
             raise ValueError(
-                f"d_model={self.d_model} is not divisible by num_heads={self.num_heads}; "
-                f"choose d_model as a multiple of {self.num_heads}, or another num_heads"
+                f"model.d_model={self.d_model} is not divisible by model.num_heads="
+                f"{self.num_heads}; make it a multiple of {self.num_heads} or change num_heads"
             )
         if (self.d_model // self.num_heads) % 2:
             raise ValueError(
-                f"d_model/num_heads={self.d_model // self.num_heads} is odd and RoPE rotates pairs; "
-                f"choose an even head width"
+                f"model.d_model={self.d_model} / model.num_heads={self.num_heads} is an odd head "
+                f"width and RoPE rotates pairs; make it even"
             )
         return self
 
@@ -78,7 +80,7 @@ class Data(Section):
     """Where the tokens are and how many a step takes."""
 
     tokens: str = "tokens/tinystories"
-    """Directory of the token dataset, with train/ and valid/; its digest, not its path, enters the run id."""
+    """Directory of the token dataset; what is in it, not where it is, enters the run id."""
     batch_size: Count = 128
     """Sequences in one optimizer step, over all workers."""
 
@@ -115,7 +117,7 @@ class Evaluation(Section):
     """When validation loss is measured, and on what."""
 
     interval_tokens: Count = 16_384_000
-    """Training tokens between evaluations on the prefix; the whole split is read once at the end."""
+    """Training tokens between evaluations on the prefix; the whole split is read at the end."""
     prefix_tokens: Count = 262_144
     """Validation tokens of the fixed prefix, the first windows of the split."""
 
@@ -128,7 +130,7 @@ class Execution(Section):
     workers: Count = 1
     """Processes that share each global batch; more than one goes through Ray Train."""
     threads: Count | Literal["auto"] = "auto"
-    """CPU threads a worker computes with; auto is the cores it may use, shared among the workers."""
+    """CPU threads of a worker; auto is the cores it may use, shared among the workers."""
     checkpoint_interval_steps: Count = 500
     """Optimizer steps between checkpoints."""
     keep_checkpoints: Count = 2
@@ -156,7 +158,7 @@ class Run(Section):
     evaluation: Evaluation = Evaluation()
     execution: Execution = Execution()
     tracking: Tracking = Tracking()
-    seed: Annotated[int, BeforeValidator(_integral), Field(ge=0, lt=2**32)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32), BeforeValidator(_integral)] = 0
     """Fixes initial weights and batches."""
 
     @property
@@ -180,24 +182,30 @@ class Run(Section):
         if self.data.batch_size % self.execution.workers:
             raise ValueError(
                 f"data.batch_size={self.data.batch_size} is not divisible by execution.workers="
-                f"{self.execution.workers}; choose a divisor of the batch"
+                f"{self.execution.workers}; choose a number of workers that divides the batch"
             )
         if self.evaluation.prefix_tokens < self.model.context_length:
             raise ValueError(
-                f"evaluation.prefix_tokens={self.evaluation.prefix_tokens} is shorter than one window of "
-                f"model.context_length={self.model.context_length}; raise it to at least that"
+                f"evaluation.prefix_tokens={self.evaluation.prefix_tokens} is shorter than one "
+                f"window of model.context_length={self.model.context_length}; raise it to that"
             )
         return self
 
     def experiment(self) -> dict[str, Any]:
-        """What determines the curve, as plain values: everything but execution, tracking and the path of the data."""
-        return self.model_dump(exclude={"execution": True, "tracking": True, "data": {"tokens"}})
+        """What determines the curve, as plain values; d_ff is the number it stands for.
+
+        Execution, tracking and the place of the data are no part of it.
+        """
+        exclude = {"execution": True, "tracking": True, "data": {"tokens"}}
+        values = self.model_dump(exclude=exclude)
+        values["model"]["d_ff"] = self.model.ffn_width
+        return values
 
 
 def run_id(run: Run, data_digest: str) -> str:
-    """Twelve hex digits of what determines the curve: the experiment, the token dataset, the code's numerics.
+    """Twelve hex digits of what determines the curve: experiment, token dataset, numerics.
 
-    `data_digest` is TokenDataset.digest of the run's dataset.
+    `data_digest` is Splits.digest of the run's dataset.
     """
     identity = {"experiment": run.experiment(), "data": data_digest, "numerics": NUMERICS}
     return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:12]
@@ -209,10 +217,9 @@ def build(values: Mapping[str, Any], *, source: str) -> Run:
     Raises UsageError with one sentence a problem; `source` says where the values came from.
     """
     try:
-        return Run.model_validate(values)
-    except ValidationError as error:
-        problems = "; ".join(_explain(problem) for problem in error.errors())
-        raise UsageError(f"{source}: {problems}") from None
+        return _validate(values)
+    except UsageError as error:
+        raise UsageError(f"{source}: {error}") from None
 
 
 def override(run: Run, changes: Mapping[str, Any]) -> Run:
@@ -223,20 +230,22 @@ def override(run: Run, changes: Mapping[str, Any]) -> Run:
     values = run.model_dump()
     for key, value in changes.items():
         if key not in KEYS:
-            raise UsageError(_unknown(key))
+            raise UsageError(unknown_key(key, KEYS))
         section, _, field = key.rpartition(".")
         (values[section] if section else values)[field] = value
-    return build(values, source=", ".join(f"{key}={value}" for key, value in changes.items()))
+    return _validate(values)
 
 
-def parse_assignments(texts: list[str]) -> dict[str, Any]:
-    """Turns ["optim.lr=1e-3"] into {"optim.lr": 0.001}; a value is a Python literal, else text."""
+def parse_assignments(texts: Sequence[str]) -> dict[str, Any]:
+    """Turns ["optim.lr=1e-3"] into {"optim.lr": 0.001}; see `parse_value`."""
     changes = {}
     for text in texts:
-        key, equals, value = text.partition("=")
+        key, equals, value = (part.strip() for part in text.partition("="))
         if not equals:
             raise UsageError(f"{text!r} is not key=value; write it as in optim.lr=1e-3")
-        changes[key.strip()] = parse_value(value.strip())
+        parsed = parse_value(value)
+        # A directory may be called 2024 or true.
+        changes[key] = parsed if isinstance(parsed, str) or key not in _TEXTS else value
     return changes
 
 
@@ -246,7 +255,7 @@ def parse_value(text: str) -> Any:
         return text == "true"
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return text
 
 
@@ -266,22 +275,11 @@ def _leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]
 KEYS = tuple(flatten(Run()))
 """Every dotted key, as overrides, spaces, files and tables spell it."""
 
-
-def _unknown(key: str) -> str:
-    closest = difflib.get_close_matches(key, KEYS, n=3, cutoff=0.4)
-    known = (
-        f"did you mean {' or '.join(closest)}?" if closest else f"the keys are {', '.join(KEYS)}"
-    )
-    return f"unknown key {key!r}; {known}"
+_TEXTS = ("data.tokens", "tracking.project")
 
 
-def _explain(problem: Any) -> str:
-    """One sentence for one of pydantic's problems: the key, the value, the rule."""
-    key = ".".join(
-        str(part) for part in problem["loc"] if str(part) in {p for k in KEYS for p in k.split(".")}
-    )
-    if problem["type"] == "extra_forbidden":
-        return _unknown(".".join(str(part) for part in problem["loc"]))
-    if problem["type"] == "value_error":
-        return str(problem["ctx"]["error"])
-    return f"{key}={problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
+def _validate(values: Mapping[str, Any]) -> Run:
+    try:
+        return Run.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(explain(error, Run, KEYS)) from None

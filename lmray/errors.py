@@ -1,4 +1,4 @@
-"""What lmray raises for a user's mistake: one line with the value, the rule and the remedy, and an exit code.
+"""What lmray raises for a user's mistake: one line with value, rule and remedy, and an exit code.
 
 Anything else that is raised is a fault of lmray or of the machine and keeps its traceback.
 """
@@ -17,7 +17,7 @@ class UsageError(LmrayError, ValueError):
 
 
 class PreflightError(LmrayError, ValueError):
-    """The request is well-formed but what it needs is not there or does not fit; nothing was started."""
+    """What a well-formed request needs is not there or does not fit; nothing was started."""
 
     exit_code = 3
 

@@ -1,6 +1,6 @@
 """Named configurations, each a function that returns a Run; YAML and JSON files that extend them.
 
-A file is a mapping of the sections of `lmray.config`, with `extends:` naming a preset or another file:
+A file is a mapping of the sections of `lmray.config`; `extends:` names a preset or another file:
 
     extends: base_ts
     optim: {lr: 3e-3}
@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from lmray.config import Budget, Data, Evaluation, Execution, Model, Optim, Run, build
+from lmray.config import Budget, Data, Evaluation, Execution, Model, Optim, Run, build, override
 from lmray.errors import UsageError
 
 
@@ -49,13 +49,7 @@ def base_ts() -> Run:
 
 def base_owt() -> Run:
     """The coursework's base on OpenWebText: 45,224,448 parameters."""
-    base = base_ts()
-    return base.model_copy(
-        update={
-            "model": base.model.model_copy(update={"vocab_size": 32_000}),
-            "data": base.data.model_copy(update={"tokens": "tokens/openwebtext"}),
-        }
-    )
+    return override(base_ts(), {"model.vocab_size": 32_000, "data.tokens": "tokens/openwebtext"})
 
 
 PRESETS: dict[str, Callable[[], Run]] = {
@@ -66,30 +60,32 @@ PRESETS: dict[str, Callable[[], Run]] = {
 def load(source: str) -> Run:
     """The Run that a preset's name or a YAML or JSON file's path stands for.
 
-    Raises UsageError for an unknown preset, an unreadable file, a circle of `extends`, an unknown key.
+    Raises UsageError for an unknown preset, an unreadable file, a circle of `extends`, and for
+    what `build` refuses.
     """
-    return build(_values(source, chain=()), source=source)
+    return build(_values(source, ()), source=source)
 
 
-def _values(source: str, chain: tuple[str, ...]) -> dict[str, Any]:
+def _values(source: str, chain: tuple[Path, ...]) -> dict[str, Any]:
+    """The values of a preset or a file; `chain` are the files that extend one another up to it."""
     if source in PRESETS:
         return PRESETS[source]().model_dump()
-    path = Path(source)
+    path = chain[-1].parent / source if chain else Path(source)
     if path.suffix not in (".yaml", ".yml", ".json"):
         raise UsageError(
-            f"no preset named {source!r}; the presets are {', '.join(PRESETS)}, or name a .yaml or .json file"
+            f"no preset named {source!r}; the presets are {', '.join(PRESETS)}, "
+            f"or name a .yaml or .json file"
         )
-    if str(path.resolve()) in chain:
-        raise UsageError(
-            f"{source} extends itself by way of {' -> '.join(chain)}; break the circle"
-        )
+    if path.resolve() in [file.resolve() for file in chain]:
+        raise UsageError(f"{path} extends itself in a circle; remove one `extends`")
     own = read_mapping(path)
-    if "extends" not in own:
+    base = own.pop("extends", None)
+    if base is None:
         return own
-    base = str(own.pop("extends"))
-    if base not in PRESETS:
-        base = str(path.parent / base)
-    return _merge(_values(base, (*chain, str(path.resolve()))), own)
+    try:
+        return _merge(_values(str(base), (*chain, path)), own)
+    except UsageError as error:
+        raise UsageError(f"{path} extends {base}: {error}") from None
 
 
 def _merge(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,31 +96,58 @@ def _merge(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML with the numbers people write: 1e-3 is a float, as in YAML 1.2 (PyYAML's 1.1 reads text)."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"),
-    list("-+0123456789"),
-)
-
-
 def read_mapping(path: Path) -> dict[str, Any]:
     """Reads a YAML or JSON file whose top is a mapping.
 
-    Raises UsageError if it cannot be read, does not parse or is something else.
+    Raises UsageError if it cannot be read, does not parse, says a key twice or is something else.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        value = json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader=_Loader)
+        text = path.read_bytes()
+        if path.suffix == ".json":
+            value = json.loads(text, object_pairs_hook=_unique)
+        else:
+            value = yaml.load(text, Loader=_Loader)
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}; check the path") from None
+        raise UsageError(f"cannot read {path} ({error.strerror}); check the path") from None
     except (ValueError, yaml.YAMLError) as error:
-        raise UsageError(f"{path} does not parse: {' '.join(str(error).split())}") from None
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{path} does not parse ({reason}); repair it") from None
     if not isinstance(value, dict):
         raise UsageError(
-            f"{path} holds {type(value).__name__}, not a mapping of sections; see docs/design.md"
+            f"{path} holds {value!r:.80}, not a mapping of sections; "
+            f"write it as in optim: {{lr: 1e-3}}"
         )
     return value
+
+
+def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    mapping = {}
+    for key, value in pairs:
+        if not isinstance(key, str):
+            raise ValueError(f"key {key!r} is not text")
+        if key in mapping:
+            raise ValueError(f"key {key!r} is there twice")
+        mapping[key] = value
+    return mapping
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's scalars: PyYAML's are those of 1.1, in which 1e-3 is text and off is a boolean."""
+
+
+def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    return _unique(loader.construct_pairs(node, deep=True))
+
+
+_SIGN = list("-+.0123456789")
+_Loader.yaml_implicit_resolvers = {}
+_Loader.add_constructor("tag:yaml.org,2002:map", _construct_mapping)
+for _tag, _pattern, _first in (
+    ("null", r"~|null|", ["~", "n", ""]),
+    ("bool", r"true|false", ["t", "f"]),
+    ("int", r"[-+]?(0|[1-9][\d_]*)", _SIGN),
+    ("float", r"[-+]?(\.\d+|\d[\d_]*(\.\d*)?)([eE][-+]?\d+)?|[-+]?\.inf|\.nan", _SIGN),
+):
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first
+    )

@@ -1,4 +1,4 @@
-"""How long work tells how far it is: a callable the caller passes in, so that no room below the rim draws anything."""
+"""How long work tells how far it is: by a callable that is passed in, so only the rim draws."""
 
 from typing import Protocol
 

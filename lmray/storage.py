@@ -1,5 +1,6 @@
-"""Files that are whole or absent: written aside, fsynced, renamed; JSON, JSON lines and checksums on top."""
+"""Files that are whole or absent: written aside, fsynced, renamed; JSON and checksums on top."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -9,29 +10,33 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from lmray.errors import CorruptionError
+from lmray.errors import CorruptionError, PreflightError
+
+ASIDE = ".tmp"
+"""How the hidden files end that a killed writer leaves behind."""
 
 _BLOCK = 1 << 20
 
 
 @contextmanager
 def atomic_writer(path: Path | str) -> Iterator[IO[bytes]]:
-    """Opens a binary file beside `path` and renames it over `path` once the block has ended without an error.
+    """Opens a file beside `path` that takes its place once the block has ended without an error.
 
     A reader, also after kill -9 or a full disk, sees the old file or the new one, never a part.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, aside = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=ASIDE, dir=path.parent)
+    aside = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(aside, 0o644)
-        os.replace(aside, path)
+        aside.chmod(0o644)  # mkstemp's files are their owner's alone
+        aside.replace(path)
     except BaseException:
-        Path(aside).unlink(missing_ok=True)
+        aside.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
 
@@ -75,7 +80,7 @@ def read_json(path: Path | str) -> Any:
 
 
 def append_line(path: Path | str, value: Any) -> None:
-    """Appends `value` as one fsynced JSON line, after cutting off a line that an earlier kill left torn."""
+    """Appends `value` as one fsynced JSON line, in place of a line that a kill has left torn."""
     with Path(path).open("a+b") as file:
         cut_torn_line(file)
         file.write((canonical_json(value) + "\n").encode())
@@ -96,11 +101,10 @@ def cut_torn_line(file: IO[bytes]) -> None:
         position = start
     if position < end:
         file.truncate(position)
-    file.seek(position)
 
 
 def read_lines(path: Path | str) -> list[Any]:
-    """Reads JSON lines; an absent file has none, and an unfinished last line (kill -9, full disk) is left out.
+    """Reads JSON lines; an absent file has none, and an unfinished last line is left out.
 
     Raises CorruptionError for any other line that is not JSON.
     """
@@ -126,3 +130,18 @@ def sha256_file(path: Path | str) -> str:
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
+
+
+@contextmanager
+def locked(directory: Path, busy: str) -> Iterator[None]:
+    """Keeps a second process out of the block; the lock dies with its process.
+
+    Raises PreflightError with the message `busy` if another one is in it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PreflightError(busy) from None
+        yield

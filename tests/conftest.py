@@ -1,9 +1,13 @@
 """Fixtures that more than one room's tests use."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+import lmray.distributed  # noqa: F401 - sets Ray's environment before a test module imports Ray
+from tests.small import write_dataset
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +16,18 @@ def data_dir() -> Path:
     if "LMRAY_TEST_DATA" not in os.environ:
         pytest.skip("LMRAY_TEST_DATA does not name a folder of real text")
     return Path(os.environ["LMRAY_TEST_DATA"]).resolve()
+
+
+@pytest.fixture(scope="session")
+def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The token dataset of tests/small.py; read only."""
+    return write_dataset(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """One local Ray for the tests that need it, as lmray starts it."""
+    from lmray.distributed.cluster import ray_session
+
+    with ray_session(dashboard=True):
+        yield

@@ -1,4 +1,4 @@
-"""Which learning rate suits a small model that sees half a million tokens?
+"""Which learning rate suits a small model that sees four hundred thousand tokens?
 
 Hypothesis: between the rate that is too slow and the one that diverges lies a best one, a few times 1e-3;
 two minutes on two cores are enough to see it.
@@ -8,7 +8,7 @@ from lmray.config import override
 from lmray.experiments.space import Asha
 from lmray.presets import tiny
 
-BASE = override(tiny(), {"budget.tokens": 524_288, "evaluation.interval_tokens": 32_768})
+BASE = override(tiny(), {"budget.tokens": 393_216, "evaluation.interval_tokens": 32_768})
 SPACE = {"optim.lr": [3e-4, 1e-3, 3e-3, 1e-2, 3e-2]}
 SEEDS = [0]
-ASHA = Asha(grace_tokens=131_072, reduction_factor=2)
+ASHA = Asha(grace_tokens=98_304, reduction_factor=2)

@@ -6,14 +6,16 @@ import typer
 
 from lmray.cli.options import DEFAULT_ROOT, Address, Root
 
-PROMPTS = {"stdlib": "def ", "tinystories": "Once upon a time"}
+PROMPTS = {"stdlib": "import os\n", "tinystories": "Once upon a time"}
 """How the sample text begins, by corpus; other texts begin at a document's start."""
 
 
 def quickstart(
     corpus: Annotated[
         list[str],
-        typer.Option(help="A known corpus or a text file (repeat for more); stdlib needs no network."),
+        typer.Option(
+            help="A known corpus or a text file (repeat for more); stdlib needs no network."
+        ),
     ] = ["stdlib"],  # noqa: B006 - typer copies it
     vocab_size: Annotated[int, typer.Option(help="Ids of the tokenizer.")] = 2048,
     address: Address = "",
@@ -43,7 +45,9 @@ def quickstart(
     space = load_space("quickstart").with_overrides(
         {"data.tokens": str(tokens), "model.vocab_size": vocab_size}
     )
-    err.print(f"[bold]3[/bold] sweep of {len(space.runs())} trials of {space.base.budget.tokens:,} tokens")
+    err.print(
+        f"[bold]3[/bold] sweep of {len(space.runs())} trials of {space.base.budget.tokens:,} tokens"
+    )
     sweep, report = carry_out(space, root / "sweeps" / name, root / "runs", address)
     show_trials(sweep, as_json=False)
     if sweep.best is not None:

@@ -1,6 +1,7 @@
 """What the command line prints: bars on a terminal and plain lines elsewhere, on stderr; results on stdout."""
 
 import json
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,8 @@ from rich.table import Table
 
 import lmray.progress
 
-out = Console(highlight=False)
+# A pipe has no width: a table in a file is not cut to a terminal's eighty columns.
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 err = Console(stderr=True, highlight=False)
 
 
@@ -36,10 +38,10 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     drawn = Table(header_style="bold", box=None, pad_edge=False)
     for index, heading in enumerate(header):
         numeric = all(_is_number(row[index]) for row in rows)
-        drawn.add_column(heading, justify="right" if numeric else "left", no_wrap=True)
+        drawn.add_column(heading, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         drawn.add_row(*row)
-    out.print(drawn, soft_wrap=not out.is_terminal)
+    out.print(drawn)
 
 
 def _is_number(text: str) -> bool:

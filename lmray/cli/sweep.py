@@ -35,6 +35,7 @@ def run(
     """Run a space's trials; the same command again finishes a sweep that was interrupted."""
     from dataclasses import replace
 
+    import lmray.distributed  # noqa: F401 - sets Ray's environment before a space imports Ray
     from lmray.config import parse_assignments
     from lmray.experiments.space import load_space
 

@@ -97,7 +97,9 @@ def _following(
 
     def follow() -> None:
         nonlocal seen
-        while not ended.wait(0.5):
+        last = False
+        while not last:
+            last = ended.wait(0.5)
             records = read_lines(path)
             for record in records[seen:]:
                 report(record)

@@ -26,10 +26,18 @@ from lmray.dataset.manifest import (
     shard_file,
     write_manifest,
 )
-from lmray.errors import CorruptionError, PreflightError
+from lmray.errors import CorruptionError, PreflightError, UsageError
 from lmray.progress import Progress, silent
-from lmray.storage import canonical_json, read_json, sha256_file, write_bytes, write_json
-from lmray.tokenizer import Tokenizer, load_tokenizer
+from lmray.storage import (
+    ASIDE,
+    canonical_json,
+    locked,
+    read_json,
+    sha256_file,
+    write_bytes,
+    write_json,
+)
+from lmray.tokenizer import END_OF_TEXT, Tokenizer, load_tokenizer
 
 SHARD_BYTES = 4 << 20
 """Text bytes a shard holds by default: small enough that ten megabytes keep two workers busy."""
@@ -72,35 +80,58 @@ def build(
     Raises PreflightError if `directory` holds another corpus or tokenizer, or a split has no text.
     """
     loaded = load_tokenizer(tokenizer)
-    digest = corpus.digest()
-    directory.mkdir(parents=True, exist_ok=True)
-    _claim(directory, tokenizer, loaded)
-    for split, files in (("train", corpus.train), ("valid", corpus.valid)):
-        wanted = Manifest(
-            dtype=_dtype(loaded),
-            vocab_size=loaded.vocab_size,
-            tokenizer=loaded.fingerprint,
-            corpus=digest,
-            shard_bytes=shard_bytes,
-            shards=[],
+    _check_separator(loaded)
+    own = directory / "tokenizer.json"
+    if own.exists() and (found := load_tokenizer(own).fingerprint) != loaded.fingerprint:
+        raise PreflightError(
+            f"{directory} holds tokens of another tokenizer ({found:.12}, not "
+            f"{loaded.fingerprint:.12}); choose another --name or delete it"
         )
-        if not _is_built(directory / split, wanted):
-            _build_split(files, directory / split, wanted, run_tasks, progress)
+    wanted = Manifest(
+        dtype=_dtype(loaded),
+        vocab_size=loaded.vocab_size,
+        tokenizer=loaded.fingerprint,
+        corpus=corpus.digest(),
+        shard_bytes=shard_bytes,
+        shards=[],
+    )
+    plan = {
+        split: _cut(split, files, shard_bytes)
+        for split, files in corpus.splits.items()
+        if not _is_built(directory / split, wanted)
+    }
+    if not plan and own.exists():
+        return
+    with locked(directory, f"another process is building {directory}; wait for it or stop it"):
+        if not own.exists():
+            write_bytes(own, tokenizer.read_bytes())
+        for split, ranges in plan.items():
+            _build_split(ranges, directory / split, wanted, run_tasks, progress)
+
+
+def _check_separator(tokenizer: Tokenizer) -> None:
+    """Refuses a tokenizer that could read a shard's end otherwise than it reads the whole text."""
+    _ = tokenizer.end_of_text
+    for token in tokenizer.special_tokens:
+        if token != END_OF_TEXT and _can_share(token, END_OF_TEXT):
+            raise UsageError(
+                f"special token {token!r} can share characters with {END_OF_TEXT!r}, between which "
+                f"the text is cut into shards; use a tokenizer without it"
+            )
+
+
+def _can_share(one: str, other: str) -> bool:
+    """Whether a text can hold both so that they share characters."""
+    lengths = range(1, min(len(one), len(other)))
+    return (
+        one in other
+        or other in one
+        or any(one.endswith(other[:n]) or other.endswith(one[:n]) for n in lengths)
+    )
 
 
 def _dtype(tokenizer: Tokenizer) -> DType:
     return "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
-
-
-def _claim(directory: Path, source: Path, tokenizer: Tokenizer) -> None:
-    own = directory / "tokenizer.json"
-    if not own.exists():
-        write_bytes(own, source.read_bytes())
-    elif (found := load_tokenizer(own).fingerprint) != tokenizer.fingerprint:
-        raise PreflightError(
-            f"{directory} holds tokens of another tokenizer ({found[:12]}, not "
-            f"{tokenizer.fingerprint[:12]}); choose another --name or delete it"
-        )
 
 
 def _is_built(target: Path, wanted: Manifest) -> bool:
@@ -114,25 +145,31 @@ def _is_built(target: Path, wanted: Manifest) -> bool:
     ]
     if differing:
         raise PreflightError(
-            f"{target} was made from something else: {'; '.join(differing)}; "
+            f"{target} was made from something else: {', '.join(differing)}; "
             f"choose another --name or delete it"
         )
     return True
 
 
+def _cut(split: str, files: Sequence[Path], shard_bytes: int) -> list[ByteRange]:
+    ranges = [part for file in files for part in byte_ranges(file, target_bytes=shard_bytes)]
+    if not ranges:
+        raise PreflightError(
+            f"the {split} split has no text ({', '.join(map(str, files)) or 'no files'}); "
+            f"give it files with text"
+        )
+    return ranges
+
+
 def _build_split(
-    files: Sequence[Path],
+    ranges: Sequence[ByteRange],
     target: Path,
     manifest: Manifest,
     run_tasks: RunTasks,
     progress: Progress,
 ) -> None:
-    ranges = [r for file in files for r in byte_ranges(file, target_bytes=manifest.shard_bytes)]
-    if not ranges:
-        raise PreflightError(f"nothing to encode: {', '.join(map(str, files))} has no text")
     identity = hashlib.sha256(canonical_json(manifest.model_dump()).encode()).hexdigest()[:12]
     rows_directory = target / f"rows-{identity}"
-    rows_directory.mkdir(parents=True, exist_ok=True)
     tokenizer = str(target.parent / "tokenizer.json")
     tasks = [
         ShardTask(index, part, tokenizer, str(target), str(rows_directory))
@@ -149,8 +186,17 @@ def _build_split(
         progress(phase, done, total, "bytes")
     in_order = [rows[index] for index in range(len(tasks))]
     write_manifest(target, manifest.model_copy(update={"shards": in_order}))
-    for leftover in target.glob("rows-*"):
-        shutil.rmtree(leftover)
+    _tidy(target, len(tasks))
+
+
+def _tidy(target: Path, num_shards: int) -> None:
+    """Removes what interrupted builds, perhaps of other shard sizes, have left."""
+    for rows in target.glob("rows-*"):
+        shutil.rmtree(rows)
+    kept = {name(index) for index in range(num_shards) for name in (shard_file, ends_file)}
+    for path in (*target.glob("*.npy"), *target.glob(f".*{ASIDE}")):
+        if path.name not in kept:
+            path.unlink()
 
 
 def _row_file(task: ShardTask) -> Path:
@@ -158,25 +204,29 @@ def _row_file(task: ShardTask) -> Path:
 
 
 def _finished(task: ShardTask) -> ShardRow | None:
-    """The row an interrupted build left for `task`, if the array beside it is what the row says."""
+    """The row an interrupted build left for `task`, if the arrays beside it are what it says."""
     if not _row_file(task).exists():
         return None
     try:
         row = ShardRow.model_validate(read_json(_row_file(task)))
     except (CorruptionError, ValidationError):
         return None
-    array = Path(task.directory) / shard_file(row.index)
-    return row if array.exists() and sha256_file(array) == row.sha256 else None
+    arrays = {shard_file(task.index): row.sha256, ends_file(task.index): row.ends_sha256}
+    paths = {Path(task.directory) / name: expected for name, expected in arrays.items()}
+    whole = all(path.exists() and sha256_file(path) == sha for path, sha in paths.items())
+    return row if whole else None
 
 
 @lru_cache(maxsize=1)
-def _tokenizer(path: str) -> Tokenizer:
-    return load_tokenizer(Path(path))
+def _tokenizer(path: str, inode: int, changed_ns: int) -> Tokenizer:
+    """The tokenizer of a file as it is now: a worker makes many shards, a file may be replaced."""
+    return load_tokenizer(path)
 
 
 def make_shard(task: ShardTask) -> ShardRow:
     """Encodes one byte range and leaves its two arrays and its row on disk."""
-    tokenizer = _tokenizer(task.tokenizer)
+    stat = Path(task.tokenizer).stat()
+    tokenizer = _tokenizer(task.tokenizer, stat.st_ino, stat.st_mtime_ns)
     text = task.range.read()
     ids = np.array(tokenizer.encode_bytes(text), dtype=_dtype(tokenizer))
     ends = document_ends(text, ids, tokenizer.end_of_text)
@@ -198,7 +248,8 @@ def make_shard(task: ShardTask) -> ShardRow:
 def document_ends(text: bytes, ids: np.ndarray, end_of_text: int) -> np.ndarray:
     """Positions in `ids` after each document's last token, as uint64.
 
-    A document ends with its separator, or with the file if more than white space follows the last one.
+    A document ends with its separator; the last one of a file may also end with the file, if it is
+    more than white space.
     """
     ends = np.flatnonzero(ids == end_of_text) + 1
     if text.rpartition(SEPARATOR)[2].strip():

@@ -1,4 +1,4 @@
-"""What a split of a token dataset says of itself: manifest.json, the last file written and the first one read."""
+"""What a split of a token dataset says of itself: manifest.json, written last and read first."""
 
 from pathlib import Path
 from typing import Literal
@@ -78,13 +78,12 @@ def ends_file(index: int) -> str:
     return f"ends-{index:05d}.npy"
 
 
+_SUMS = ("tokens", "bytes", "documents")
+
+
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Writes manifest.json, with the sums a reader wants to see at a glance."""
-    sums = {
-        "tokens": manifest.tokens,
-        "bytes": manifest.bytes,
-        "documents": manifest.documents,
-    }
+    sums = {key: getattr(manifest, key) for key in _SUMS}
     write_json(directory / "manifest.json", {**sums, **manifest.model_dump()})
 
 
@@ -96,21 +95,29 @@ def read_manifest(directory: Path) -> Manifest:
     path = directory / "manifest.json"
     if not path.exists():
         raise PreflightError(
-            f"no token dataset in {directory}: manifest.json is missing; make it with `lmray data build`"
+            f"no token dataset in {directory}: manifest.json is missing; "
+            f"make it with `lmray data build`"
         )
     values = read_json(path)
+    if not isinstance(values, dict):
+        raise _damaged(path, f"it holds {values!r:.40}")
+    sums = {key: values.pop(key, "missing") for key in _SUMS}
     try:
-        sums = {key: values.pop(key) for key in ("tokens", "bytes", "documents")}
         manifest = Manifest.model_validate(values)
-    except (KeyError, AttributeError, ValidationError) as error:
-        raise CorruptionError(
-            f"{path} is not a version {FORMAT_VERSION} manifest ({' '.join(str(error).split())}); "
-            f"make the dataset again with `lmray data build`"
-        ) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise _damaged(path, f"{where}={first['input']!r:.40}: {first['msg']}") from None
     for key, value in sums.items():
         if value != getattr(manifest, key):
-            raise CorruptionError(
-                f"{path}: {key}={value}, but its shards sum to {getattr(manifest, key)}; "
-                f"make the dataset again with `lmray data build`"
-            )
+            raise _damaged(path, f"{key}={value}, its shards sum to {getattr(manifest, key)}")
+    if [row.index for row in manifest.shards] != list(range(len(manifest.shards))):
+        raise _damaged(path, "its shards are not numbered 0, 1, 2 ...")
     return manifest
+
+
+def _damaged(path: Path, what: str) -> CorruptionError:
+    return CorruptionError(
+        f"{path} is damaged or not of version {FORMAT_VERSION} ({what}); "
+        f"delete {path.parent} and make it again with `lmray data build`"
+    )

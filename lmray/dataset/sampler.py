@@ -1,4 +1,4 @@
-"""Which tokens a step trains on: a pure function of (dataset, seed, step), so there is no state to lose."""
+"""Which tokens a step trains on: a pure function of (dataset, seed, step), without any state."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BatchSampler:
-    """Windows of context_length + 1 tokens, each from a position drawn uniformly and independently."""
+    """Windows of context_length + 1 tokens, each drawn uniformly and independently."""
 
     dataset: TokenDataset
     batch_size: int
@@ -29,16 +29,18 @@ class BatchSampler:
             )
 
     def starts(self, step: int) -> np.ndarray:
-        """First positions of the global batch of `step`, shape (batch_size,), int64.
-
-        Philox is counter-based and its raw output is fixed by NumPy's stream policy, which its
-        distributions are not; the modulo's bias is below 2**-30 for any corpus that fits a disk.
-        """
+        """First positions of the global batch of `step`, shape (batch_size,), int64."""
+        # NumPy promises the raw output of a bit generator for good, that of its distributions not.
+        # The modulo prefers no position by more than len(dataset) / 2**64, about one in a billion
+        # for the largest corpora.
         raw = np.random.Philox(key=self.seed, counter=[0, 0, 0, step]).random_raw(self.batch_size)
         return (raw % np.uint64(len(self.dataset) - self.context_length)).astype(np.int64)
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs and targets (batch_size / world, context_length), int64: the `rank`th part of the step's batch."""
+        """Inputs and targets of one rank's part of the step, (batch_size / world, context_length).
+
+        The parts of all ranks, in order, are the batch of a single one.
+        """
         starts = np.split(self.starts(step), world)[rank]
         windows = np.stack([self.dataset.read(s, s + self.context_length + 1) for s in starts])
         return windows[:, :-1], windows[:, 1:]
@@ -49,7 +51,7 @@ def get_batch(
 ) -> "tuple[torch.Tensor, torch.Tensor]":
     """Random windows of a 1-D array as LongTensors (batch_size, context_length) on `device`.
 
-    The coursework's function: positions come from NumPy's global generator, as its tests seed it.
+    The coursework's function; as there, `np.random.seed` makes it repeatable.
     """
     import torch  # the room of tokens does not import torch: workers that encode have no use for it
 

@@ -1,9 +1,10 @@
-"""Reading a token dataset: memory-mapped shards that look like one long array, checked when opened."""
+"""Reading a token dataset: mapped shards that look like one long array, checked when opened."""
 
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
@@ -17,30 +18,16 @@ class TokenDataset:
     """One split: token ids by position, over all shards."""
 
     def __init__(self, directory: Path, manifest: Manifest, tokenizer: Tokenizer) -> None:
+        """Maps the shards and checks their dtype and length; errors as `open_split`."""
         self.directory = directory
         self.manifest = manifest
         self.token_bytes = tokenizer.token_bytes()
         """Bytes of text that each id spells."""
-        self._shards = [self._map(row.index, row.tokens) for row in manifest.shards]
+        self._shards = [
+            _map(directory / shard_file(row.index), manifest.dtype, row.tokens)
+            for row in manifest.shards
+        ]
         self._starts = np.cumsum([0, *(row.tokens for row in manifest.shards)])
-
-    def _map(self, index: int, tokens: int) -> np.ndarray:
-        path = self.directory / shard_file(index)
-        remedy = "make it again with `lmray data build`"
-        try:
-            array = np.load(path, mmap_mode="r") if tokens else np.load(path)
-        except FileNotFoundError:
-            raise CorruptionError(f"shard {path} is missing; {remedy}") from None
-        except (ValueError, EOFError, OSError) as error:
-            raise CorruptionError(
-                f"shard {path} is truncated or no .npy file ({error}); {remedy}"
-            ) from error
-        if array.ndim != 1 or array.dtype != self.manifest.dtype or len(array) != tokens:
-            raise CorruptionError(
-                f"shard {path} holds {array.shape} {array.dtype}, its manifest says ({tokens},) "
-                f"{self.manifest.dtype}; {remedy}"
-            )
-        return array
 
     def __len__(self) -> int:
         return self.manifest.tokens
@@ -49,7 +36,8 @@ class TokenDataset:
         """The ids at positions [start, stop) as int64, also where they lie in several shards."""
         if not 0 <= start <= stop <= len(self):
             raise IndexError(
-                f"positions {start}:{stop} are not within the {len(self)} tokens of {self.directory}"
+                f"positions {start}:{stop} are not within the {len(self)} tokens of "
+                f"{self.directory}"
             )
         out = np.empty(stop - start, dtype=np.int64)
         shard = int(np.searchsorted(self._starts, start, side="right")) - 1
@@ -64,32 +52,54 @@ class TokenDataset:
 
     @cached_property
     def document_ends(self) -> np.ndarray:
-        """Positions after each document's last token, ascending, as uint64."""
+        """Positions after each document's last token, ascending, as uint64.
+
+        Raises CorruptionError if a file of them is not what the manifest says.
+        """
         parts = [
-            np.load(self.directory / ends_file(row.index)) + np.uint64(start)
+            _map(self.directory / ends_file(row.index), "uint64", row.documents) + np.uint64(start)
             for row, start in zip(self.manifest.shards, self._starts[:-1], strict=True)
         ]
-        return np.concatenate(parts) if parts else np.empty(0, dtype=np.uint64)
+        return np.concatenate([np.empty(0, dtype=np.uint64), *parts])
 
     def verify(self) -> None:
-        """Reads every byte: checksums of all files, every id below the vocabulary size.
+        """Reads every byte: the checksums of all files, and that ids are below the vocabulary size.
 
         Raises CorruptionError naming the first file that differs.
         """
-        for row in self.manifest.shards:
-            files = ((shard_file(row.index), row.sha256), (ends_file(row.index), row.ends_sha256))
-            for name, expected in files:
+        for row, shard in zip(self.manifest.shards, self._shards, strict=True):
+            files = {shard_file(row.index): row.sha256, ends_file(row.index): row.ends_sha256}
+            for name, expected in files.items():
                 path = self.directory / name
-                if not path.exists() or sha256_file(path) != expected:
-                    raise CorruptionError(
-                        f"{path} is not the file its manifest records (sha256 {expected[:12]}...); "
-                        f"delete {self.directory} and make it again with `lmray data build`"
-                    )
-            if row.tokens and int(self._shards[row.index].max()) >= self.manifest.vocab_size:
-                raise CorruptionError(
-                    f"{self.directory / shard_file(row.index)} holds an id of {self._shards[row.index].max()}, "
-                    f"not below vocab_size={self.manifest.vocab_size}; make it again with `lmray data build`"
-                )
+                found = sha256_file(path) if path.exists() else "missing"
+                if found != expected:
+                    raise _not_recorded(path, f"sha256 {found:.12}", f"{expected:.12}")
+            greatest = int(shard.max(initial=0))
+            if greatest >= self.manifest.vocab_size:
+                path = self.directory / shard_file(row.index)
+                below = f"ids below vocab_size={self.manifest.vocab_size}"
+                raise _not_recorded(path, f"an id of {greatest}", below)
+
+
+def _map(path: Path, dtype: str, length: int) -> np.ndarray:
+    """The 1-D array of a .npy file, on disk until it is read."""
+    expected = f"({length},) {dtype}"
+    if not path.exists():
+        raise _not_recorded(path, "missing", expected)
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")
+    except (ValueError, SyntaxError, TokenError) as error:  # what NumPy says of damaged headers
+        raise _not_recorded(path, f"truncated or no .npy file: {error}", expected) from error
+    if array.shape != (length,) or array.dtype != dtype:
+        raise _not_recorded(path, f"{array.shape} {array.dtype}", expected)
+    return array
+
+
+def _not_recorded(path: Path, found: str, expected: str) -> CorruptionError:
+    return CorruptionError(
+        f"{path} is not the file its manifest records ({found}; recorded {expected}); "
+        f"delete {path.parent} and make it again with `lmray data build`"
+    )
 
 
 @dataclass(frozen=True)
@@ -115,27 +125,34 @@ class Splits:
 def open_split(directory: Path | str) -> TokenDataset:
     """Opens tokens/<name>/<split> and checks every shard's dtype and length, and the tokenizer.
 
-    Raises PreflightError if it is absent, CorruptionError if a file is not what the manifest says.
+    Raises PreflightError if it is absent or of another tokenizer, CorruptionError if a file is not
+    what the manifest says.
     """
     directory = Path(directory)
     manifest = read_manifest(directory)
-    tokenizer = load_tokenizer(directory.parent / "tokenizer.json")
-    if manifest.tokenizer != tokenizer.fingerprint:
-        raise PreflightError(
-            f"{directory} was encoded by tokenizer {manifest.tokenizer[:12]}, but "
-            f"{directory.parent / 'tokenizer.json'} is {tokenizer.fingerprint[:12]}; "
-            f"encode it again with `lmray data build`"
-        )
-    return TokenDataset(directory, manifest, tokenizer)
+    return _open(directory, manifest, load_tokenizer(directory.parent / "tokenizer.json"))
 
 
 def open_splits(directory: Path | str) -> Splits:
-    """Opens tokens/<name> with both its splits; errors as open_split."""
+    """Opens tokens/<name> with both its splits; errors as `open_split`."""
     directory = Path(directory)
     if not directory.is_dir():
         raise PreflightError(
             f"no token dataset at {directory}; make one with `lmray data build`, "
             f"or name it with data.tokens=DIRECTORY"
         )
-    train, valid = open_split(directory / "train"), open_split(directory / "valid")
-    return Splits(directory, load_tokenizer(directory / "tokenizer.json"), train, valid)
+    manifests = [read_manifest(directory / split) for split in ("train", "valid")]
+    tokenizer = load_tokenizer(directory / "tokenizer.json")
+    train = _open(directory / "train", manifests[0], tokenizer)
+    valid = _open(directory / "valid", manifests[1], tokenizer)
+    return Splits(directory, tokenizer, train, valid)
+
+
+def _open(directory: Path, manifest: Manifest, tokenizer: Tokenizer) -> TokenDataset:
+    if manifest.tokenizer != tokenizer.fingerprint:
+        raise PreflightError(
+            f"{directory} was encoded by tokenizer {manifest.tokenizer:.12}, but "
+            f"{directory.parent / 'tokenizer.json'} is {tokenizer.fingerprint:.12}; "
+            f"encode it again with `lmray data build`"
+        )
+    return TokenDataset(directory, manifest, tokenizer)

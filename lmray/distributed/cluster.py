@@ -38,7 +38,8 @@ def ray_session(address: str = "", *, dashboard: bool = False) -> Iterator[None]
             ) from error
     else:
         # Otherwise Ray leaves a token in ~/.ray, which clusters started later trip over.
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        if os.environ.get("RAY_AUTH_MODE") == "token":
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         ray.init(address="local", num_cpus=available_cores(), include_dashboard=dashboard, **quiet)
     try:
         yield

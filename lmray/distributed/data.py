@@ -100,6 +100,6 @@ def _run(
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-        function, batch_size=1, concurrency=num_cpus, num_cpus=1
+        function, batch_size=1, concurrency=min(num_cpus, len(items)), num_cpus=1
     )
     yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)

@@ -162,9 +162,10 @@ def _trial(config: dict[str, Any]) -> None:
     else:
         directory = execute(run, splits, runs, report=_tell_rung, group=spec["sweep"])
     facts = directory.facts
-    keys = ("loss", "bits_per_byte", "perplexity", "seconds")
+    keys = ("loss", "bits_per_byte", "perplexity")
     measured = {key: directory.final_validation().get(key) for key in keys}
-    ended = {"step": facts["step"], "tokens": facts["tokens"], **measured}
+    where = {"step": facts["step"], "tokens": facts["tokens"], "seconds": facts["seconds"]}
+    ended = {**where, **measured}
     _tell({"kind": "ended", "status": facts["status"], "facts": ended})
 
 

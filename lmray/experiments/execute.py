@@ -1,6 +1,7 @@
 """Carrying out one run in its directory: the loop of lmray.training with files, lock and tracking around it."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,8 @@ def execute(
                 report=report_all,
                 interrupted=interrupted,
             )
-            status = outcome.status
-            facts = {"step": outcome.step, "tokens": outcome.tokens}
+            facts = asdict(outcome)
+            status = facts.pop("status")
         except SystemExit:
             status = "stopped"
             raise

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from lmray.config import Run
 from lmray.errors import PreflightError
 from lmray.experiments.ledger import CLOSED, read_events, standing
 from lmray.experiments.space import Space
@@ -22,11 +23,11 @@ def claim(directory: Path, space: Space, data_digest: str) -> None:
         write_json(path, facts)
         return
     found = read_json(path)
-    if canonical_json(_comparable(found)) != canonical_json(_comparable(facts)):
-        asked, there = facts["space"], found["space"]
-        differing = [key for key in asked if asked[key] != there.get(key)] or ["the token dataset"]
+    asked, there = _comparable(facts), _comparable(found)
+    differing = [key for key in asked if canonical_json(asked[key]) != canonical_json(there[key])]
+    if differing:
         raise PreflightError(
-            f"{directory} holds another sweep ({', '.join(differing)} differ); choose another "
+            f"{directory} holds another sweep: not the same {', '.join(differing)}; choose another "
             f"--name or delete it"
         )
 
@@ -36,11 +37,10 @@ def _facts(space: Space, data_digest: str) -> dict[str, Any]:
 
 
 def _comparable(facts: dict[str, Any]) -> dict[str, Any]:
-    """What makes a sweep this sweep: not how it is carried out, nor where its data lies."""
-    base = facts["space"]["base"]
-    kept = {key: value for key, value in base.items() if key not in ("execution", "tracking")}
-    data = {key: value for key, value in base["data"].items() if key != "tokens"}
-    return facts | {"space": facts["space"] | {"base": kept | {"data": data}}}
+    """What makes a sweep this sweep: not its words, how it is carried out, or where its data lies."""
+    asked = {key: facts["space"][key] for key in ("axes", "seeds", "asha")}
+    base = Run.model_validate(facts["space"]["base"]).experiment()
+    return {"data": facts["data"], "base": base, **asked}
 
 
 def read_space(directory: Path) -> tuple[Space, str]:

@@ -35,6 +35,8 @@ class Outcome:
     """Optimizer steps taken, over all lives of the run."""
     tokens: int
     """Training tokens seen."""
+    seconds: float
+    """Wall time spent, over all lives of the run."""
 
 
 def never() -> bool:
@@ -88,7 +90,7 @@ def train(
             rate = {"tokens_per_s": clock.tokens_per_s(), "seconds": clock.seconds()}
             report({**where, **taken.facts(), **rate})
         if taken.diverged:
-            return Outcome("diverged", step, step * run.tokens_per_step)
+            return Outcome("diverged", step, step * run.tokens_per_step, clock.seconds())
         last = step == run.steps
         if last or evaluates_after(step, run):
             validate("prefix")
@@ -99,8 +101,8 @@ def train(
             with clock.paused_rate():
                 worker.save(directory, step, clock.seconds(), identity)
         if stop and not last:
-            return Outcome("preempted", step, step * run.tokens_per_step)
-    return Outcome("done", step, step * run.tokens_per_step)
+            return Outcome("preempted", step, step * run.tokens_per_step, clock.seconds())
+    return Outcome("done", step, step * run.tokens_per_step, clock.seconds())
 
 
 class _Clock:

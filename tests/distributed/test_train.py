@@ -1,0 +1,37 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from lmray.config import Execution
+from lmray.dataset import open_splits
+from lmray.distributed.train import train_on_workers
+from lmray.experiments.execute import execute
+from lmray.experiments.run_directory import RunDirectory
+from tests.small import small_run
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+def losses(directory: RunDirectory) -> list[float]:
+    lines = (directory.path / "metrics.jsonl").read_text().splitlines()
+    return [record["loss"] for record in map(json.loads, lines)]
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_two_workers_have_the_losses_of_one(small_dataset: Path, tmp_path: Path):
+    splits = open_splits(small_dataset)
+    alone = small_run(small_dataset)
+    together = alone.model_copy(
+        update={"execution": Execution(device="cpu", workers=2, threads=1, log_interval_steps=1)}
+    )
+    one = execute(alone, splits, tmp_path / "one", report=lambda record: None)
+    two = train_on_workers(together, splits, tmp_path / "two")
+    assert two.path.name == one.path.name, "the number of workers is not part of the experiment"
+    assert two.status == "done"
+    assert len(losses(two)) == len(losses(one))
+    # Equal but for the order in which fp32 gradients are summed.
+    torch.testing.assert_close(
+        torch.tensor(losses(two)), torch.tensor(losses(one)), rtol=2e-5, atol=0
+    )

@@ -1,0 +1,392 @@
+import math
+import random
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from lmray.config import (
+    KEYS,
+    Model,
+    Run,
+    build,
+    flatten,
+    override,
+    parse_assignments,
+    parse_value,
+    run_id,
+)
+from lmray.errors import UsageError
+from lmray.presets import tiny
+from lmray.storage import canonical_json
+
+DIGEST = "d" * 64
+
+
+def changed(*assignments: str) -> Run:
+    return override(Run(), parse_assignments(list(assignments)))
+
+
+# One other valid value of every field.
+OTHER = {
+    "model.vocab_size": 10_001,
+    "model.context_length": 128,
+    "model.num_layers": 5,
+    "model.d_model": 256,
+    "model.num_heads": 8,
+    "model.d_ff": 1280,
+    "model.rope_theta": 20_000.0,
+    "model.attention": "math",
+    "data.tokens": "elsewhere",
+    "data.batch_size": 64,
+    "optim.lr": 2e-3,
+    "optim.min_lr_fraction": 0.2,
+    "optim.warmup_fraction": 0.1,
+    "optim.beta1": 0.8,
+    "optim.beta2": 0.99,
+    "optim.eps": 1e-9,
+    "optim.weight_decay": 0.0,
+    "optim.clip_norm": "none",
+    "budget.tokens": 1_000_000,
+    "evaluation.interval_tokens": 1_000_000,
+    "evaluation.prefix_tokens": 4096,
+    "execution.device": "cpu",
+    "execution.workers": 2,
+    "execution.threads": 1,
+    "execution.checkpoint_interval_steps": 7,
+    "execution.keep_checkpoints": 1,
+    "execution.log_interval_steps": 1,
+    "tracking.wandb": "offline",
+    "tracking.project": "other",
+    "seed": 1,
+}
+
+
+def test_every_field_has_another_value_here() -> None:
+    assert set(OTHER) == set(KEYS)
+    assert all(flatten(Run())[key] != value for key, value in OTHER.items())
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_the_run_id_changes_with_the_experiment_and_with_nothing_else(key: str) -> None:
+    same = key.startswith(("execution.", "tracking.")) or key == "data.tokens"
+    other = override(Run(), {key: OTHER[key]})
+    assert (run_id(other, DIGEST) == run_id(Run(), DIGEST)) == same
+
+
+def test_the_run_id_changes_with_the_data() -> None:
+    assert run_id(Run(), DIGEST) != run_id(Run(), "e" * 64)
+
+
+def test_the_run_id_is_this_one() -> None:
+    """It may change only together with NUMERICS or when an experiment gains a field.
+
+    Otherwise runs that are done would be done again.
+    """
+    run = build(
+        {"model": {"d_ff": 1344}, "optim": {"lr": 0.002, "clip_norm": "none"}, "seed": 3},
+        source="test",
+    )
+    assert run_id(run, DIGEST) == "dc5ea7e5575e"
+
+
+def test_the_run_id_is_the_same_in_another_process() -> None:
+    code = (
+        "from lmray.config import run_id\n"
+        "from lmray.presets import tiny\n"
+        f"print(run_id(tiny(), {DIGEST!r}))"
+    )
+    for hash_seed in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={"PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == run_id(tiny(), DIGEST)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("optim.lr=1e-3", "optim.lr=0.001"),
+        ("optim.lr=1", "optim.lr=1.0"),
+        ("optim.clip_norm=2", "optim.clip_norm=2.0"),
+        ("model.rope_theta=10_000", "model.rope_theta=1e4"),
+        ("budget.tokens=1e6", "budget.tokens=1_000_000"),
+        ("seed=3", "seed=3.0"),
+        ("model.d_ff=auto", "model.d_ff=1344"),
+    ],
+)
+def test_two_spellings_of_one_experiment_have_one_id(one: str, other: str) -> None:
+    assert run_id(changed(one), DIGEST) == run_id(changed(other), DIGEST)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=5),
+    max_leaves=12,
+)
+
+
+def shuffled(value: Any, source: random.Random) -> Any:
+    if isinstance(value, dict):
+        items = [(key, shuffled(inner, source)) for key, inner in value.items()]
+        source.shuffle(items)
+        return dict(items)
+    return [shuffled(inner, source) for inner in value] if isinstance(value, list) else value
+
+
+@settings(deadline=None)
+@given(json_values, st.integers())
+def test_canonical_json_does_not_depend_on_the_order_of_keys(value: Any, seed: int) -> None:
+    assert canonical_json(value) == canonical_json(shuffled(value, random.Random(seed)))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, [-math.inf], {"a": math.nan}])
+def test_canonical_json_refuses_what_json_has_no_number_for(value: Any) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        canonical_json(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 0.001),
+        ("-1e3", -1000.0),
+        ("1_000", 1000),
+        ("true", True),
+        ("false", False),
+        ("none", "none"),
+        ("None", None),
+        (".5", 0.5),
+        ("cuda", "cuda"),
+        ("runs/a-b", "runs/a-b"),
+        ("'1'", "1"),
+        ("", ""),
+        ("{[]: 1}", "{[]: 1}"),
+        ("(" * 10_000, "(" * 10_000),
+    ],
+)
+def test_a_value_reads_as_a_literal_or_as_text(text: str, value: Any) -> None:
+    parsed = parse_value(text)
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "value"),
+    [
+        ("budget.tokens=1e6", 1_000_000),
+        ("budget.tokens = 2_000_000", 2_000_000),
+        ("optim.clip_norm=none", "none"),
+        ("optim.clip_norm=.5", 0.5),
+        ("model.d_ff=auto", "auto"),
+        ("data.tokens=2024", "2024"),
+        ("data.tokens=1e-3", "1e-3"),
+        ("data.tokens='my tokens'", "my tokens"),
+        ("data.tokens=a=b", "a=b"),
+        ("tracking.project=true", "true"),
+    ],
+)
+def test_an_assignment_sets_its_field(assignment: str, value: Any) -> None:
+    found = flatten(changed(assignment))[assignment.partition("=")[0].strip()]
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "rule", "remedy"),
+    [
+        (
+            "optim.lr=1000",
+            "optim.lr=1000 is not a finite number above 0 and at most 1",
+            "write it as in optim.lr=0.001",
+        ),
+        (
+            "optim.lr=fast",
+            "optim.lr='fast' is not a finite number above 0 and at most 1",
+            "write it as in optim.lr=0.001",
+        ),
+        (
+            "model.d_ff=abc",
+            "model.d_ff='abc' is neither a whole number of at least 1 nor 'auto'",
+            "write it as in model.d_ff=auto",
+        ),
+        (
+            "model.num_layers=0",
+            "model.num_layers=0 is not a whole number of at least 1",
+            "write it as in model.num_layers=4",
+        ),
+        (
+            "model.num_layers=2.5",
+            "model.num_layers=2.5 is not a whole number of at least 1",
+            "write it as in model.num_layers=4",
+        ),
+        (
+            "seed=-1",
+            "seed=-1 is not a whole number of at least 0 and below 4294967296",
+            "write it as in seed=0",
+        ),
+        (
+            "tracking.wandb=on",
+            "tracking.wandb='on' is neither 'off' nor 'offline' nor 'online'",
+            "write it as in tracking.wandb=off",
+        ),
+        (
+            "model.d_model=100",
+            "model.d_model=100 is not divisible by model.num_heads=16",
+            "make it a multiple of 16 or change num_heads",
+        ),
+        (
+            "model.d_model=48",
+            "model.d_model=48 / model.num_heads=16 is an odd head width and RoPE rotates pairs",
+            "make it even",
+        ),
+        (
+            "budget.tokens=100",
+            (
+                "budget.tokens=100 has no room for one step of data.batch_size=128 x "
+                "model.context_length=256 = 32768 tokens"
+            ),
+            "raise the budget or lower the batch",
+        ),
+        (
+            "execution.workers=3",
+            "data.batch_size=128 is not divisible by execution.workers=3",
+            "choose a number of workers that divides the batch",
+        ),
+        (
+            "evaluation.prefix_tokens=255",
+            ("evaluation.prefix_tokens=255 is shorter than one window of model.context_length=256"),
+            "raise it to that",
+        ),
+    ],
+)
+def test_an_impossible_value_is_refused_with_its_rule_and_a_remedy(
+    assignment: str, rule: str, remedy: str
+) -> None:
+    with pytest.raises(UsageError) as refused:
+        changed(assignment)
+    assert str(refused.value) == f"{rule}; {remedy}"
+
+
+NUMBERS = [
+    key
+    for key, default in flatten(Run()).items()
+    if not isinstance(default, str) or not isinstance(OTHER[key], str)
+]
+
+
+@pytest.mark.parametrize("key", NUMBERS)
+@pytest.mark.parametrize(
+    "value", [math.nan, math.inf, -math.inf, True, None, [1], {"a": 1}, "1", "", -(10**400)]
+)
+def test_a_number_is_nothing_else(key: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=rf"^{key}=.* is n(ot|either) a .*number"):
+        override(Run(), {key: value})
+
+
+def test_all_problems_are_named_once() -> None:
+    with pytest.raises(UsageError) as refused:
+        changed("optim.lr=2", "model.d_ff=abc", "execution.device=tpu")
+    sentences = str(refused.value).split("; also ")
+    assert [sentence.partition("=")[0] for sentence in sentences] == [
+        "model.d_ff",
+        "optim.lr",
+        "execution.device",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("lr", "unknown key 'lr'; did you mean optim.lr?"),
+        ("model.lr", "unknown key 'model.lr'; did you mean optim.lr?"),
+        ("tokens", "unknown key 'tokens'; did you mean data.tokens or budget.tokens?"),
+        ("modle.d_model", "unknown key 'modle.d_model'; did you mean model.d_model?"),
+        (
+            "data.batchsize",
+            "unknown key 'data.batchsize'; did you mean data.batch_size or data.tokens?",
+        ),
+        ("xyzzy", f"unknown key 'xyzzy'; the keys are {', '.join(KEYS)}"),
+    ],
+)
+def test_an_unknown_key_names_the_closest(key: str, message: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        override(Run(), {key: 1})
+    assert str(refused.value) == message
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"optimizer": {}}, "f.yaml: unknown key 'optimizer'; did you mean optim or optim.lr"),
+        ({"optim": {"lrr": 1}}, "f.yaml: unknown key 'optim.lrr'; did you mean optim.lr"),
+        ({"optim.lr": 1}, r"f.yaml: 'optim.lr' is a key of a section; write optim: \{lr: ...\}"),
+        ({"optim": 5}, r"optim=5 is not a mapping of keys; write it as in optim: \{lr: 0.001\}"),
+        ({"optim": None}, r"optim=None is not a mapping of keys"),
+        ({"optim": ["lr", 1]}, r"optim=\['lr', 1\] is not a mapping of keys"),
+        ({"seed": {"a": 1}}, r"seed=\{'a': 1\} is not a whole number"),
+    ],
+)
+def test_nested_values_of_another_shape_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        build(values, source="f.yaml")
+
+
+@pytest.mark.parametrize("text", ["optim.lr", "optim.lr:1", ""])
+def test_an_assignment_needs_an_equals_sign(text: str) -> None:
+    with pytest.raises(UsageError, match=r"is not key=value; write it as in optim.lr=1e-3"):
+        parse_assignments([text])
+
+
+@settings(deadline=None)
+@given(st.sampled_from(KEYS), st.text(max_size=20) | st.from_regex(r"-?[0-9.e_]{1,8}"))
+def test_any_text_sets_a_field_or_is_refused_in_one_line(key: str, text: str) -> None:
+    values = parse_assignments([f"{key}={text}"])
+    try:
+        run = override(Run(), values)
+    except UsageError as error:
+        message = str(error)
+    else:
+        assert build(run.model_dump(), source="again") == run
+        return
+    assert len(message.splitlines()) == 1
+    assert key in message
+
+
+def test_overrides_are_validated_together() -> None:
+    assert changed("model.d_model=96", "model.num_heads=6").model.d_model == 96
+
+
+def test_flat_values_rebuild_the_run() -> None:
+    assert override(Run(), flatten(tiny())) == tiny()
+
+
+def test_a_run_is_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Run().model.d_model = 64  # pyrefly: ignore
+
+
+@pytest.mark.parametrize(
+    ("d_model", "width"), [(512, 1344), (768, 2048), (1024, 2752), (128, 320), (16, 64)]
+)
+def test_the_automatic_ffn_is_eight_thirds_wide(d_model: int, width: int) -> None:
+    model = Model(d_model=d_model, num_heads=2)
+    assert model.ffn_width == width
+    assert abs(width - d_model * 8 / 3) <= 32 or width == 64
+
+
+def test_a_given_ffn_width_is_kept() -> None:
+    assert Model(d_ff=1000).ffn_width == 1000
+
+
+def test_the_budget_pays_for_whole_steps() -> None:
+    run = changed("budget.tokens=100_000", "data.batch_size=8", "model.context_length=256")
+    assert (run.tokens_per_step, run.steps) == (2048, 48)

@@ -1,0 +1,179 @@
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lmray.config import Budget, Evaluation, Execution, Model, Optim, override
+from lmray.dataset import open_splits
+from lmray.errors import PreflightError
+from lmray.training import checkpoint
+from lmray.training.device import resolve_device
+from lmray.training.loop import evaluates_after, train
+from tests.small import small_run
+
+IDENTITY = {"experiment": "test"}
+
+
+def run_loop(run, dataset: Path, directory: Path, *, stop_after: int = 0) -> tuple[Any, list[dict]]:
+    """The outcome and the records of a training; `stop_after` steps it is interrupted."""
+    records: list[dict] = []
+
+    def interrupted() -> bool:
+        return bool(stop_after) and records[-1]["step"] >= stop_after
+
+    outcome = train(
+        run,
+        open_splits(dataset),
+        directory,
+        identity=IDENTITY,
+        report=records.append,
+        interrupted=interrupted,
+    )
+    return outcome, records
+
+
+def losses(records: list[dict]) -> list[tuple]:
+    return [(r["kind"], r["step"], r["loss"]) for r in records if r["kind"] != "start"]
+
+
+def weights(directory: Path) -> bytes:
+    return (checkpoint.newest_first(directory)[0] / "model.safetensors").read_bytes()
+
+
+def test_a_run_learns_and_reports_every_step_and_evaluation(small_dataset: Path, tmp_path: Path):
+    run = small_run(small_dataset, budget=Budget(tokens=150 * 64))
+    outcome, records = run_loop(run, small_dataset, tmp_path)
+    assert (outcome.status, outcome.step, outcome.tokens) == ("done", 150, 150 * 64)
+    assert [r["step"] for r in records if r["kind"] == "train"] == list(range(1, 151))
+    validations = [r for r in records if r["kind"] == "validation"]
+    steps = [(r["step"], r["scope"]) for r in validations]
+    assert steps == [(s, "prefix") for s in range(0, 151, 5)] + [(150, "all")]
+    assert validations[0]["loss"] == pytest.approx(math.log(300), rel=0.02)
+    assert validations[-1]["loss"] < 2.5
+    assert validations[-1]["scored_tokens"] == len(open_splits(small_dataset).valid) - 1
+
+
+def test_interrupted_and_continued_equals_uninterrupted_bit_for_bit(
+    small_dataset: Path, tmp_path: Path
+):
+    run = small_run(small_dataset)
+    _, straight = run_loop(run, small_dataset, tmp_path / "straight")
+    for stop_after in (1, 7, 19):
+        folder = tmp_path / f"stopped-{stop_after}"
+        first, before = run_loop(run, small_dataset, folder, stop_after=stop_after)
+        assert (first.status, first.step) == ("preempted", stop_after)
+        second, after = run_loop(run, small_dataset, folder)
+        assert after[0] == {"kind": "start", "step": stop_after} | {
+            key: after[0][key] for key in ("parameters", "workers")
+        }
+        assert second.status == "done"
+        assert losses(before) + losses(after) == losses(straight)
+        assert weights(folder) == weights(tmp_path / "straight")
+
+
+def test_a_damaged_newest_checkpoint_costs_steps_not_exactness(small_dataset: Path, tmp_path: Path):
+    run = small_run(small_dataset)
+    run_loop(run, small_dataset, tmp_path / "straight")
+    run_loop(run, small_dataset, tmp_path / "hurt", stop_after=10)
+    newest = checkpoint.newest_first(tmp_path / "hurt")[0] / "model.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    _, records = run_loop(run, small_dataset, tmp_path / "hurt")
+    assert records[0]["step"] == 8
+    assert weights(tmp_path / "hurt") == weights(tmp_path / "straight")
+
+
+def test_same_seed_same_curve_other_seed_another(small_dataset: Path, tmp_path: Path):
+    run = small_run(small_dataset)
+    _, first = run_loop(run, small_dataset, tmp_path / "a")
+    _, again = run_loop(run, small_dataset, tmp_path / "b")
+    _, other = run_loop(override(run, {"seed": 1}), small_dataset, tmp_path / "c")
+    assert losses(first) == losses(again)
+    assert losses(first)[0] != losses(other)[0]
+
+
+def test_divergence_is_an_outcome_and_its_step_is_not_taken(small_dataset: Path, tmp_path: Path):
+    run = small_run(small_dataset, optim=Optim(lr=1.0, clip_norm="none", warmup_fraction=0.0))
+    run = override(run, {"budget.tokens": 3000 * 64, "model.num_layers": 3})
+    outcome, records = run_loop(run, small_dataset, tmp_path)
+    assert outcome.status == "diverged"
+    last = records[-1]
+    assert last["kind"] == "train"
+    assert last["step"] == outcome.step
+    assert last["loss"] is None or last["loss"] > 2 * math.log(300) or last["gradient_norm"] is None
+    assert all(path.name != f"step-{outcome.step:08d}" for path in tmp_path.iterdir())
+
+
+def test_a_planted_nan_diverges_before_it_reaches_the_weights(
+    small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from lmray.training import worker
+
+    true_loss = worker.cross_entropy
+    calls = []
+
+    def poisoned(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return true_loss(logits, targets) * (math.nan if len(calls) == 6 else 1.0)
+
+    monkeypatch.setattr(worker, "cross_entropy", poisoned)
+    outcome, records = run_loop(small_run(small_dataset), small_dataset, tmp_path)
+    assert (outcome.status, outcome.step) == ("diverged", 6)
+    assert records[-1]["loss"] is None
+    assert checkpoint.newest_first(tmp_path)[0].name == "step-00000004"
+
+
+def test_evaluation_happens_at_the_first_step_past_each_interval(small_dataset: Path):
+    run = small_run(small_dataset, evaluation=Evaluation(interval_tokens=150, prefix_tokens=256))
+    # 64 tokens a step: 150 is crossed by step 3 (192), 300 by step 5 (320), 450 by step 8 (512).
+    assert [s for s in range(1, 9) if evaluates_after(s, run)] == [3, 5, 8]
+
+
+def test_a_vocabulary_that_is_not_the_tokenizers_is_refused(small_dataset: Path, tmp_path: Path):
+    run = override(small_run(small_dataset), {"model.vocab_size": 301})
+    with pytest.raises(PreflightError, match=r"has 300 ids; set model\.vocab_size=300"):
+        run_loop(run, small_dataset, tmp_path)
+
+
+def test_a_validation_split_shorter_than_a_window_is_refused(small_dataset: Path, tmp_path: Path):
+    model = Model(vocab_size=300, context_length=8192, num_layers=1, d_model=16, num_heads=2)
+    run = small_run(
+        small_dataset,
+        model=model,
+        budget=Budget(tokens=10**6),
+        evaluation=Evaluation(prefix_tokens=8192),
+    )
+    with pytest.raises(PreflightError, match=r"window needs 8193; use more validation text"):
+        run_loop(run, small_dataset, tmp_path)
+
+
+def test_a_checkpoint_of_another_config_is_refused(small_dataset: Path, tmp_path: Path):
+    run_loop(small_run(small_dataset), small_dataset, tmp_path, stop_after=4)
+    with pytest.raises(PreflightError, match="experiment is 'test' there and 'other' here"):
+        train(
+            small_run(small_dataset),
+            open_splits(small_dataset),
+            tmp_path,
+            identity={"experiment": "other"},
+            report=lambda record: None,
+        )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_cuda_without_a_gpu_is_refused():
+    with pytest.raises(PreflightError, match=r"set execution\.device=cpu"):
+        resolve_device("cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_gpu_follows_the_cpus_curve(small_dataset: Path, tmp_path: Path):
+    run = small_run(small_dataset)
+    _, on_cpu = run_loop(run, small_dataset, tmp_path / "cpu")
+    on_gpu_run = run.model_copy(
+        update={"execution": Execution(device="cuda", log_interval_steps=1)}
+    )
+    _, on_gpu = run_loop(on_gpu_run, small_dataset, tmp_path / "gpu")
+    for (_, _, a), (_, _, b) in zip(losses(on_cpu), losses(on_gpu), strict=True):
+        assert a == pytest.approx(b, rel=1e-3)
