@@ -4,13 +4,14 @@ from typing import Annotated
 
 import typer
 
-from lmray.cli.options import DEFAULT_ROOT, Address, Root
+from lmray.cli.options import DEFAULT_ROOT, Address, Overrides, Root
 
 PROMPTS = {"stdlib": "import os\n", "tinystories": "Once upon a time"}
 """How the sample text begins, by corpus; other texts begin at a document's start."""
 
 
 def quickstart(
+    changes: Overrides = None,
     corpus: Annotated[
         list[str],
         typer.Option(
@@ -22,11 +23,14 @@ def quickstart(
     root: Root = DEFAULT_ROOT,
 ) -> None:
     """Train a tokenizer, encode a corpus, sweep the learning rate, write a report. Again: re-uses all."""
+    from hashlib import sha256
+
     from lmray.cli.corpus import prepare_sources
     from lmray.cli.data import build_dataset
     from lmray.cli.show import err, out, progress
     from lmray.cli.sweep import carry_out, show_trials
     from lmray.cli.tokenizer import train_tokenizer
+    from lmray.config import parse_assignments
     from lmray.experiments.report import answer
     from lmray.experiments.run_directory import RunDirectory
     from lmray.experiments.space import load_space
@@ -42,9 +46,10 @@ def quickstart(
         err.print("[bold]2[/bold] token shards")
         tokens = root / "tokens" / name
         build_dataset(prepared, tokenizer, tokens, 1, address, show)
-    space = load_space("quickstart").with_overrides(
-        {"data.tokens": str(tokens), "model.vocab_size": vocab_size}
-    )
+    fixed = {"data.tokens": str(tokens), "model.vocab_size": vocab_size}
+    space = load_space("quickstart").with_overrides(parse_assignments(changes or []) | fixed)
+    if changes:
+        name += f"-{sha256(' '.join(sorted(changes)).encode()).hexdigest()[:6]}"
     err.print(
         f"[bold]3[/bold] sweep of {len(space.runs())} trials of {space.base.budget.tokens:,} tokens"
     )

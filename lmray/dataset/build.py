@@ -77,8 +77,10 @@ def build(
 ) -> None:
     """Encodes both splits of `corpus` into directory/{train,valid}; what is there already is kept.
 
-    Raises PreflightError if `directory` holds another corpus or tokenizer, or a split has no text.
+    Raises PreflightError if `directory` holds another corpus or tokenizer, or a split has no text,
+    and UsageError for a tokenizer that does not keep documents apart.
     """
+    directory = directory.absolute()  # workers may have another working directory
     loaded = load_tokenizer(tokenizer)
     _check_separator(loaded)
     own = directory / "tokenizer.json"

@@ -79,7 +79,7 @@ def curves(sweep: Sweep, path: Path) -> None:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         _limit(axes, sweep)
         axes.set_title(f"{sweep.space.name}: loss over tokens")
-        if axes.lines:
+        if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
@@ -126,6 +126,7 @@ def against(sweep: Sweep, key: str, path: Path) -> None:
             )
         if sweep.best is not None:
             best = sweep.best.trial.changes[key]
+            axes.margins(y=0.12)  # room for the note below the best point
             axes.axvline(best, color="#999999", linewidth=0.8, linestyle=":")
             axes.annotate(
                 f"best {best:g}: {sweep.best.loss:.3f}",

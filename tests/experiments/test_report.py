@@ -1,0 +1,101 @@
+import csv
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from lmray.config import Budget, Evaluation, Run, Tracking
+from lmray.experiments.ledger import Ledger
+from lmray.experiments.report import answer, write_report
+from lmray.experiments.run_directory import MetricsWriter, RunDirectory
+from lmray.experiments.space import Asha, Space
+from lmray.experiments.sweep_directory import claim
+from lmray.experiments.tables import read_sweep, summaries
+
+BASE = Run(budget=Budget(tokens=10_000_000), evaluation=Evaluation(interval_tokens=1_000_000))
+RATES = [1e-4, 1e-3, 1e-2, 1e-1]
+
+
+def planted(folder: Path, losses: dict[tuple[float, int], float]) -> tuple[Path, Path]:
+    """A finished sweep: 1e-4 is stopped at its rung, 1e-1 diverges, the others end with `losses`."""
+    seeds = tuple(sorted({seed for _, seed in losses}))
+    space = Space("planted", "A hypothesis.", BASE, {"optim.lr": RATES}, seeds, Asha(1_000_000))
+    directory, runs = folder / "sweeps" / "planted", folder / "runs"
+    claim(directory, space, "digest")
+    ledger = Ledger(directory / "ledger.jsonl")
+    for trial in space.trials("digest"):
+        rate, seed = trial.changes["optim.lr"], trial.changes["seed"]
+        run = RunDirectory(runs / trial.id)
+        run.begin(trial.run, trial.id, {"digest": "digest", "path": ""})
+        writer = MetricsWriter(run.path / "metrics.jsonl")
+        for tokens, loss in ((0, 9.2), (1_000_000, 5.0), (2_000_000, 4.0)):
+            facts = {"step": tokens // 100, "tokens": tokens, "loss": loss, "bits_per_byte": 1.0}
+            writer({"kind": "validation", "scope": "prefix", **facts})
+        writer.close()
+        ledger.append("started", trial.id, name=trial.name, changes=trial.changes)
+        measured = {"bits_per_byte": 1.5, "perplexity": 20.0, "seconds": 12.5}
+        if rate == 1e-4:
+            ledger.append("stopped", trial.id, tokens=1_000_000, loss=5.0, **measured)
+        elif rate == 1e-1:
+            nothing = dict.fromkeys(("loss", "bits_per_byte", "perplexity"))
+            ledger.append("diverged", trial.id, tokens=50_000, seconds=1.0, **nothing)
+        else:
+            ledger.append("done", trial.id, tokens=9_994_240, loss=losses[rate, seed], **measured)
+    return directory, runs
+
+
+ONE_SEED = {(1e-3, 0): 2.5, (1e-2, 0): 2.25}
+
+
+def test_every_number_of_the_table_is_the_ledgers(tmp_path: Path):
+    directory, runs = planted(tmp_path, ONE_SEED)
+    report = write_report(read_sweep(directory, runs), runs)
+    rows = list(csv.DictReader((report.parent / "trials.csv").open()))
+    assert [float(row["lr"]) for row in rows] == RATES
+    assert [row["status"] for row in rows] == ["stopped", "done", "done", "diverged"]
+    assert [row["loss"] for row in rows] == ["5.0", "2.5", "2.25", ""]
+    assert [row["tokens"] for row in rows] == ["1000000", "9994240", "9994240", "50000"]
+    text = report.read_text()
+    assert "| 0.01 | 0 | done * | 2.2500 | 1.5000 | 20.00 | 9,994,240 | 12.5 |" in text
+    assert "A hypothesis." in text
+    trained = 1_000_000 + 2 * 9_994_240 + 50_000
+    assert f"trained {trained:,} of {4 * 9_994_240:,} tokens" in text
+    for picture in re.findall(r"\]\((.*?\.png)\)", text):
+        assert (report.parent / picture).read_bytes()[:4] == b"\x89PNG"
+        assert (report.parent / picture).with_suffix(".svg").exists()
+
+
+def test_a_curve_ends_where_the_ledger_says_the_trial_did(tmp_path: Path):
+    sweep = read_sweep(*planted(tmp_path, ONE_SEED))
+    by_rate = {row.trial.changes["optim.lr"]: row.curve for row in sweep.rows}
+    assert [r["tokens"] for r in by_rate[1e-4]] == [0, 1_000_000]
+    assert [r["tokens"] for r in by_rate[1e-2]] == [0, 1_000_000, 2_000_000]
+
+
+def test_the_answer_says_whether_the_best_is_at_an_edge(tmp_path: Path):
+    sweep = read_sweep(*planted(tmp_path, ONE_SEED))
+    assert "optim.lr = 0.01" in answer(sweep)
+    assert "in the interior" in answer(sweep)
+    assert "One seed" in answer(sweep)
+
+
+def test_seeds_are_summed_up_by_mean_spread_and_count(tmp_path: Path):
+    losses = {(1e-3, s): 2.5 + s / 10 for s in range(3)} | {(1e-2, s): 2.0 for s in range(3)}
+    directory, runs = planted(tmp_path, losses)
+    sweep = read_sweep(directory, runs)
+    found = {group.values[0]: group for group in summaries(sweep)}
+    assert found[1e-3].mean == pytest.approx(2.6)
+    assert found[1e-3].spread == pytest.approx(0.1)
+    assert found[1e-2].spread == 0
+    assert math.isnan(found[1e-4].mean)
+    assert "| 0.001 | 2.6000 | 0.1000 | 3 of 3 |" in write_report(sweep, runs).read_text()
+
+
+def test_a_sweep_that_has_not_begun_has_a_report_too(tmp_path: Path):
+    tracked = BASE.model_copy(update={"tracking": Tracking()})
+    space = Space("new", "", tracked, {"optim.lr": [1e-3]}, (0,), Asha(1_000_000))
+    claim(tmp_path / "new", space, "digest")
+    sweep = read_sweep(tmp_path / "new", tmp_path / "runs")
+    assert [row.status for row in sweep.rows] == ["waiting"]
+    assert "No trial is done" in write_report(sweep, tmp_path / "runs").read_text()
