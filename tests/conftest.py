@@ -5,9 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import lmray.distributed  # noqa: F401 - sets Ray's environment before a test module imports Ray
 from tests.small import write_dataset
+
+# Shared cores stall: a deadline would fail tests for the machine's sake.
+settings.register_profile("lmray", deadline=None)
+settings.load_profile("lmray")
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,9 @@
 """Which peak learning rate gives the lowest validation loss at equal tokens?
 
-Hypothesis: loss against the logarithm of the learning rate is a bowl. Below the optimum training is
-merely slow; above it the loss rises steeply until runs diverge; the best rate lies within a factor of
-a few of that edge (the write-ups of the coursework: 2e-3 to 5e-3 for models of 17 to 36 M parameters,
-diverging from 5e-3 to 7e-3 on). A smaller model tolerates larger rates.
+Hypothesis: loss against the logarithm of the learning rate is a bowl. Below the optimum training
+is merely slow; above it the loss rises steeply until runs diverge; the best rate lies within a
+factor of a few of that edge (for models of 17 to 36 M parameters the coursework's write-ups found
+2e-3 to 5e-3, diverging from 5e-3 to 7e-3 on). A smaller model tolerates larger rates.
 """
 
 from lmray.config import override

@@ -1,7 +1,7 @@
 """Which learning rate suits a small model that sees four hundred thousand tokens?
 
-Hypothesis: between the rate that is too slow and the one that diverges lies a best one, a few times 1e-3;
-two minutes on two cores are enough to see it.
+Hypothesis: between rates that are too slow and rates that diverge lies a best one, a few times
+1e-3; two minutes on two cores are enough to see it.
 """
 
 from lmray.config import override

@@ -94,7 +94,7 @@ def prepare_sources(
     paths = [str(Path(path).absolute()) for path in (*sources, "", *valid)]
     digest = hashlib.sha256("\n".join(paths).encode()).hexdigest()[:8]
     stem = Path(sources[0]).name.partition(".")[0]
-    plain = "".join(c if c.isascii() and c.isalnum() or c in "_-" else "_" for c in stem).lstrip(
+    plain = "".join(c if (c.isascii() and c.isalnum()) or c in "_-" else "_" for c in stem).lstrip(
         "_-"
     )
     name = f"{plain or 'text'}-{digest}"

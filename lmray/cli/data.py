@@ -55,7 +55,7 @@ def build_dataset(
     address: str,
     progress: "Progress",
 ) -> None:
-    """Encodes `corpus` in this process, or with several workers through Ray Data: the same bytes."""
+    """Encodes `corpus` here, or with several workers through Ray Data: the same bytes."""
     import lmray.dataset
 
     if workers == 1:

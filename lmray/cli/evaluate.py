@@ -31,8 +31,9 @@ def evaluate_run(
         splits = open_splits(locate(tokens, root, "tokens"))
         if splits.tokenizer.fingerprint != trained.splits.tokenizer.fingerprint:
             raise PreflightError(
-                f"{splits.directory} was encoded by tokenizer {splits.tokenizer.fingerprint[:12]}, the run "
-                f"trained with {trained.splits.tokenizer.fingerprint[:12]}; encode that text with the run's"
+                f"{splits.directory} was encoded by tokenizer {splits.tokenizer.fingerprint[:12]}, "
+                f"the run trained with {trained.splits.tokenizer.fingerprint[:12]}; encode that "
+                f"text with the run's"
             )
     found = evaluate(
         trained.model,
@@ -53,8 +54,8 @@ def evaluate_run(
         "context_length": found.context_length,
     }
     text = (
-        f"{trained.directory.path} at step {trained.step:,}: {found.loss:.4f} nats/token, perplexity "
-        f"{found.perplexity:.3f}, {found.bits_per_byte:.4f} bits/byte on {found.tokens:,} tokens, "
-        f"context {found.context_length}"
+        f"{trained.directory.path} at step {trained.step:,}: {found.loss:.4f} nats/token, "
+        f"perplexity {found.perplexity:.3f}, {found.bits_per_byte:.4f} bits/byte "
+        f"on {found.tokens:,} tokens, context {found.context_length}"
     )
     result(facts, text, as_json=json)

@@ -39,7 +39,7 @@ Overrides = Annotated[
 
 
 def locate(path: str, root: Path, kind: str) -> Path:
-    """A directory given by its path, or by its name beneath root/<kind>, or relative to the root."""
+    """A directory by its path, by its name beneath root/<kind>, or relative to the root."""
     candidates = (Path(path), root / kind / path, root / path)
     return next((candidate for candidate in candidates if candidate.is_dir()), candidates[0])
 

@@ -1,4 +1,4 @@
-"""`lmray quickstart`: the whole way on one machine in minutes: corpus, tokenizer, shards, sweep, report."""
+"""`lmray quickstart`: from a corpus to a sweep's report on one machine, in minutes."""
 
 from typing import Annotated
 
@@ -22,7 +22,7 @@ def quickstart(
     address: Address = "",
     root: Root = DEFAULT_ROOT,
 ) -> None:
-    """Train a tokenizer, encode a corpus, sweep the learning rate, write a report. Again: re-uses all."""
+    """Train a tokenizer, encode a corpus, sweep the learning rate, write a report."""
     from hashlib import sha256
 
     from lmray.cli.corpus import prepare_sources

@@ -1,4 +1,4 @@
-"""What the command line prints: bars on a terminal and plain lines elsewhere, on stderr; results on stdout."""
+"""What the command line prints: bars or lines on stderr, results on stdout."""
 
 import json
 import sys

@@ -78,7 +78,7 @@ def report(directory: Directory, root: Root = DEFAULT_ROOT, json: Json = False) 
 
 
 def carry_out(space: "Space", directory: Path, runs: Path, address: str) -> "tuple[Sweep, Path]":
-    """Runs what is left of a sweep and writes its report; returns what it found and report.md's path."""
+    """Runs what is left of a sweep and writes its report; returns both, the latter's path."""
     from lmray.dataset import open_splits
     from lmray.experiments.report import write_report
     from lmray.experiments.sweep_directory import claim, is_closed

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -39,7 +39,7 @@ def train(
     root: Root = DEFAULT_ROOT,
     json: Json = False,
 ) -> None:
-    """Train a byte-level BPE vocabulary: GPT-2's split pattern, `<|endoftext|>` as special token."""
+    """Train a byte-level BPE vocabulary with GPT-2's split pattern."""
     from lmray.cli.corpus import prepare_sources
     from lmray.cli.show import progress, result
 
@@ -60,7 +60,7 @@ def train_tokenizer(
     workers: int,
     address: str,
     progress: "Progress",
-) -> tuple[Path, dict[str, object]]:
+) -> tuple[Path, dict[str, Any]]:
     """Trains directory/tokenizer.json on the corpus' training split, or finds it there already.
 
     Raises PreflightError if `directory` holds a tokenizer of another corpus or size.
@@ -86,8 +86,8 @@ def train_tokenizer(
         differing = [key for key, value in wanted.items() if facts[key] != value]
         if differing:
             raise PreflightError(
-                f"{directory} holds another tokenizer ({', '.join(differing)} differ); choose another "
-                f"--name or delete it"
+                f"{directory} holds another tokenizer (not the same {', '.join(differing)}); "
+                f"choose another --name or delete it"
             )
         return path, facts
     begun = time.monotonic()

@@ -116,7 +116,7 @@ def _following(
 
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Turns SIGTERM and the first Ctrl-C into a request to stop after a checkpoint; the second stops at once."""
+    """Makes SIGTERM and Ctrl-C ask for a last checkpoint; the second of them stops at once."""
     requested = threading.Event()
 
     def request(number: int, frame: object) -> None:
@@ -143,7 +143,8 @@ def _sentence(directory: "RunDirectory") -> str:
         text += (
             f"; validation loss {_number(validation['loss'])} nats/token "
             f"(perplexity {_number(validation['perplexity'])}, "
-            f"{_number(validation['bits_per_byte'])} bits/byte) on {validation['scored_tokens']:,} tokens"
+            f"{_number(validation['bits_per_byte'])} bits/byte) "
+            f"on {validation['scored_tokens']:,} tokens"
         )
     if directory.status == "preempted":
         text += "; the same command goes on from here"

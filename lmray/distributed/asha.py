@@ -1,7 +1,8 @@
 """Asynchronous successive halving in tokens: the rule, and the Ray Tune scheduler that applies it.
 
-The rule is plain Python over recorded losses, so a resumed sweep rebuilds it from the ledger; Ray Tune
-forgets its scheduler when it restores (ray 2.60), and its own ASHA ignores a NaN or a missing metric.
+The rule is plain Python over recorded losses, so a resumed sweep rebuilds it from the ledger; Ray
+Tune forgets its scheduler when it restores (ray 2.60), and its own ASHA ignores a NaN or a missing
+metric.
 """
 
 import json
@@ -18,9 +19,9 @@ from lmray.experiments.ledger import Event, Ledger
 class Rungs:
     """The losses recorded at each rung, and who may go on.
 
-    A trial goes on from a rung if its loss is among the best floor(n / eta) of the n recorded there,
-    its own included; of fewer than eta there is no telling, and it goes on. Equal losses rank by the
-    order in which they came. A diverged trial ranks last.
+    A trial goes on from a rung if its loss is among the best floor(n / eta) of the n recorded
+    there, its own included; of fewer than eta there is no telling, and it goes on. Equal losses
+    rank by the order in which they came. A diverged trial ranks last.
     """
 
     def __init__(self, levels: tuple[int, ...], reduction_factor: int) -> None:
@@ -63,9 +64,9 @@ def rebuild(rungs: Rungs, events: list[Event]) -> None:
 class AshaScheduler(FIFOScheduler):
     """Stops trials by the rule and writes the ledger; it runs in the process that drives the sweep.
 
-    A trial reports {"message": JSON text}: kind "started" with name and changes, kind "validation" at
-    each evaluation on the fixed prefix (tokens, loss; None if not finite), kind "ended" with status
-    and facts. A message that lacks any of these is an error, not silence.
+    A trial reports {"message": JSON text}: kind "started" with name and changes, kind "validation"
+    at each evaluation on the fixed prefix (tokens, loss; None if not finite), kind "ended" with
+    status and facts. A message that lacks any of these is an error, not silence.
     """
 
     def __init__(self, rungs: Rungs, ledger: Ledger) -> None:
@@ -115,7 +116,7 @@ class AshaScheduler(FIFOScheduler):
         self._ledger.append(kind, identifier, **facts)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        """Takes down that a trial failed, with the last line of what it raised; it may be retried."""
+        """Takes down a failure with the last line of what was raised; it may be retried."""
         text = Path(trial.error_file).read_text() if trial.error_file else ""
         lines = text.strip().splitlines() or ["its process was lost"]
         self._ledger.append("failed", trial.config["trial"]["id"], error=lines[-1])

@@ -16,10 +16,10 @@ from lmray.training.device import available_cores
 
 @contextmanager
 def ray_session(address: str = "", *, dashboard: bool = False) -> Iterator[None]:
-    """Connects to the cluster at `address` or $RAY_ADDRESS, else starts a local Ray and ends it after.
+    """Connects to the cluster at `address` or $RAY_ADDRESS, else starts a local Ray for the block.
 
-    A session that is already there is used and left alone. The local one listens on loopback, asks a
-    token of every client that is made for it alone, and sends no usage statistics.
+    A session that is already there is used and left alone. The local one listens on loopback, asks
+    every client for a token that is made for it alone, and sends no usage statistics.
 
     Raises PreflightError if there is no cluster at the address.
     """
@@ -33,8 +33,8 @@ def ray_session(address: str = "", *, dashboard: bool = False) -> Iterator[None]
             ray.init(address=address, **quiet)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise PreflightError(
-                f"no Ray cluster answers at {address} ({' '.join(str(error).split())[:200]}); check the "
-                f"address and RAY_AUTH_MODE, or leave both out to use this machine"
+                f"no Ray cluster answers at {address} ({' '.join(str(error).split())[:200]}); "
+                f"check the address and RAY_AUTH_MODE, or leave both out to use this machine"
             ) from error
     else:
         # Otherwise Ray leaves a token in ~/.ray, which clusters started later trip over.

@@ -90,11 +90,7 @@ def _ranges(batch: dict[str, np.ndarray]) -> list[ByteRange]:
     return [ByteRange(str(path), int(start), int(end)) for path, start, end in columns]
 
 
-def _run(
-    items: list[dict[str, Any]],
-    function: Callable[[dict[str, np.ndarray]], pa.Table],
-    num_cpus: int,
-) -> Iterator[pa.Table]:
+def _run(items: list[dict[str, Any]], function: Any, num_cpus: int) -> Iterator[pa.Table]:
     """The tables that `function` returns for each item, as they come."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False

@@ -71,7 +71,7 @@ def run_sweep(
         run_directory = RunDirectory(runs / trial.id)
         # Ray ends a stopped trial's workers without giving them time to say so themselves.
         if stands.get(trial.id) == "stopped" and run_directory.status == "running":
-            run_directory.finish("stopped")
+            run_directory.finish("stopped", {})
     return {t.id: stands.get(t.id, "waiting") for t in space.trials(splits.digest)}
 
 

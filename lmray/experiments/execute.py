@@ -1,4 +1,4 @@
-"""Carrying out one run in its directory: the loop of lmray.training with files, lock and tracking around it."""
+"""Carrying out one run in its directory: the training loop with files, lock and tracking."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -24,10 +24,10 @@ def execute(
     interrupted: Callable[[], bool] = never,
     group: str = "",
 ) -> RunDirectory:
-    """Trains `run` in runs/<run_id>/ and leaves its status there; a run that is done is not run twice.
+    """Trains `run` in runs/<run_id>/ and leaves its status there; a done run is not run twice.
 
-    `report` receives each record after it is on disk. If it raises SystemExit, as Ray Tune does in a
-    trial it stops, the run's status is stopped. `group` is the sweep's name for Weights & Biases.
+    `report` receives each record after it is on disk. If it raises SystemExit, as Ray Tune does in
+    a trial it stops, the run's status is stopped. `group` is the sweep's name for Weights & Biases.
     Under torch.distributed each worker calls this and rank 0 writes.
 
     Raises PreflightError if another process trains the run or its data does not fit; any error of
@@ -70,8 +70,8 @@ def execute(
                 report=report_all,
                 interrupted=interrupted,
             )
-            facts = asdict(outcome)
-            status = facts.pop("status")
+            status = outcome.status
+            facts = {key: value for key, value in asdict(outcome).items() if key != "status"}
         except SystemExit:
             status = "stopped"
             raise
@@ -83,7 +83,7 @@ def execute(
             raise
         finally:
             metrics.close()
-            directory.finish(status, **facts)
+            directory.finish(status, facts)
             for tracker in trackers:
                 tracker.close(status)
     return directory

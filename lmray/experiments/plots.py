@@ -56,7 +56,7 @@ def _values(sweep: Sweep, row: Row) -> tuple[Any, ...]:
 
 
 def curves(sweep: Sweep, path: Path) -> None:
-    """Validation loss on the prefix over training tokens, one line a trial, as path.png and path.svg.
+    """Validation loss over training tokens, one line a trial, as path.png and path.svg.
 
     A trial that reached its end is marked with a dot, a stopped one with a square, a diverged one
     with a cross; dotted lines are the rungs.
@@ -84,7 +84,7 @@ def curves(sweep: Sweep, path: Path) -> None:
 
 
 def _limit(axes: Axes, sweep: Sweep) -> None:
-    """Keeps a diverged trial's spike from flattening the others: nothing above 1.1 ln V is of interest."""
+    """Keeps a spike from flattening the rest: nothing above 1.1 ln V is of interest."""
     ceiling = 1.1 * math.log(sweep.space.base.model.vocab_size)
     bottom, top = axes.get_ylim()
     axes.set_ylim(bottom, min(top, ceiling))
@@ -100,16 +100,15 @@ def against(sweep: Sweep, key: str, path: Path) -> None:
         done = [row for row in sweep.rows if row.status == "done"]
         stopped = [row for row in sweep.rows if row.status == "stopped" and "loss" in row.measured]
         diverged = [row for row in sweep.rows if row.status == "diverged"]
-        for rows, style in ((done, {"marker": "o"}), (stopped, {"marker": "s", "mfc": "none"})):
-            if rows:
-                x = [row.trial.changes[key] for row in rows]
-                y = [row.measured["loss"] for row in rows]
-                label = (
-                    "done, whole split" if rows is done else "stopped by ASHA, prefix at its rung"
-                )
-                axes.plot(
-                    x, y, linestyle="none", color="#2b5c8a", markersize=7, label=label, **style
-                )
+        for rows, marker, fill, label in (
+            (done, "o", "full", "done, whole split"),
+            (stopped, "s", "none", "stopped by ASHA, prefix at its rung"),
+        ):
+            points = [(row.trial.changes[key], row.measured["loss"]) for row in rows]
+            if points:
+                x, y = zip(*points, strict=True)
+                look: Any = {"fillstyle": fill, "markersize": 7}
+                axes.plot(x, y, marker, color="#2b5c8a", label=label, **look)
         means = _means(sweep, key)
         axes.plot(list(means), list(means.values()), color="#2b5c8a", linewidth=1.2)
         if diverged:

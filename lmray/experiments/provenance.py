@@ -1,4 +1,4 @@
-"""What a result must carry so that it can be made again: versions, hardware, the code's revision."""
+"""What a result must carry to be made again: versions, hardware, the code's revision."""
 
 import platform
 import subprocess

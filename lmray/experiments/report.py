@@ -1,4 +1,4 @@
-"""A sweep's report: report.md with its table and pictures, and the table as csv, beneath the sweep."""
+"""A sweep's report, beneath the sweep: report.md with its table and pictures, the table as csv."""
 
 from pathlib import Path
 
@@ -10,36 +10,6 @@ from lmray.experiments.tables import Sweep, as_csv, columns, readable, summaries
 from lmray.model.accounting import num_parameters
 from lmray.storage import write_bytes
 
-_TEMPLATE = """\
-# {{ sweep.space.name }}
-
-{{ sweep.space.hypothesis }}
-
-{{ answer }}
-
-{{ table }}
-
-Loss is validation loss in nats per token: of the whole validation split for a trial that is done, of
-the first {{ "{:,}".format(sweep.space.base.evaluation.prefix_tokens) }} validation tokens at the last rung for a stopped one. A star marks the best.
-{% if summary %}
-## Over seeds
-
-{{ summary }}
-{% endif %}
-![final loss]({{ pictures[0] }})
-{% for picture in pictures[1:] %}
-![loss curves]({{ picture }})
-{% endfor %}
-## How it was made
-
-- {{ sweep.rows | length }} trials, {{ "{:,}".format(sweep.space.base.budget.tokens) }} training tokens each if not stopped; \
-rungs at {{ rungs }} tokens, one in {{ sweep.space.asha.reduction_factor }} goes on.
-- Early stopping trained {{ "{:,}".format(sweep.trained_tokens) }} of {{ "{:,}".format(sweep.budget_tokens) }} tokens ({{ share }} %).
-- Model: {{ model }}; {{ parameters }} parameters; batch {{ sweep.space.base.data.batch_size }} x {{ sweep.space.base.model.context_length }} tokens.
-- Seeds: {{ sweep.space.seeds | join(", ") }}.{% if life %} lmray {{ life.versions.lmray }} ({{ life.git_revision }}), torch {{ life.versions.torch }}, \
-Python {{ life.versions.python }}, {{ life.hardware.cpu }} ({{ life.hardware.cores }} cores), GPU {{ life.hardware.gpu }}.{% endif %}
-"""
-
 
 def write_report(sweep: Sweep, runs: Path) -> Path:
     """Writes the report of a sweep, finished or not, and returns the path of report.md."""
@@ -47,36 +17,43 @@ def write_report(sweep: Sweep, runs: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     pictures = []
     for key in plots.numeric_axes(sweep):
-        path = folder / f"loss-against-{key.rpartition('.')[2]}"
-        plots.against(sweep, key, path)
-        pictures.append(f"{path.name}.png")
-    plots.curves(sweep, folder / "curves")
-    pictures.append("curves.png")
+        pictures.append(folder / f"loss-against-{key.rpartition('.')[2]}.png")
+        plots.against(sweep, key, pictures[-1])
+    pictures.append(folder / "curves.png")
+    plots.curves(sweep, pictures[-1])
     write_bytes(folder / "trials.csv", as_csv(sweep).encode())
-    best, base = sweep.best, sweep.space.base
+    space = sweep.space
     directories = [RunDirectory(runs / row.trial.id) for row in sweep.rows]
-    lives = [life for d in directories if d.status != "absent" for life in d.facts["lives"]]
-    model = base.model
-    text = jinja2.Template(_TEMPLATE, undefined=jinja2.StrictUndefined).render(
-        sweep=sweep,
-        answer=answer(sweep),
-        table=markdown(columns(sweep.space), [readable(row, best) for row in sweep.rows]),
-        summary=_summary(sweep) if len(sweep.space.seeds) > 1 else "",
-        pictures=pictures,
-        rungs=", ".join(f"{rung:,}" for rung in sweep.space.asha.rungs(base.budget.tokens))
-        or "none",
-        share=round(100 * sweep.trained_tokens / sweep.budget_tokens),
-        model=f"{model.num_layers} layers, d_model {model.d_model}, {model.num_heads} heads, "
-        f"d_ff {model.ffn_width}, vocabulary {model.vocab_size:,}, context {model.context_length}",
-        parameters=f"{num_parameters(model):,}",
-        life=lives[-1] if lives else None,
-    )
-    write_bytes(folder / "report.md", text.encode())
+    facts = {
+        "sweep": sweep,
+        "space": space,
+        "model": space.base.model,
+        "answer": answer(sweep),
+        "table": markdown(columns(space), [readable(row, sweep.best) for row in sweep.rows]),
+        "summary": _summary(sweep) if len(space.seeds) > 1 else "",
+        "pictures": pictures,
+        "rungs": ", ".join(f"{r:,}" for r in space.asha.rungs(space.base.budget.tokens)) or "no",
+        "share": round(100 * sweep.trained_tokens / sweep.budget_tokens),
+        "parameters": num_parameters(space.base.model),
+        "lives": [life for d in directories if d.status != "absent" for life in d.facts["lives"]],
+    }
+    write_bytes(folder / "report.md", _template().render(facts).encode())
     return folder / "report.md"
 
 
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["thousands"] = "{:,}".format
+    return environment.get_template("report.md.j2")
+
+
 def answer(sweep: Sweep) -> str:
-    """The result in a sentence or two: the best values, and whether they lie at an edge of the space."""
+    """The result in a sentence or two: the best values, and whether they lie at an edge."""
     best = sweep.best
     if best is None:
         return "No trial is done, so there is no answer yet."
@@ -85,21 +62,10 @@ def answer(sweep: Sweep) -> str:
     text = f"**Best: {shown}** with a validation loss of {loss}."
     for key in plots.numeric_axes(sweep):
         values, value = sorted(sweep.space.axes[key]), best.trial.changes[key]
-        if len(values) > 2:
-            place = (
-                "the edge of the values tried, so try further out"
-                if value
-                in (
-                    values[0],
-                    values[-1],
-                )
-                else "the interior of the values tried"
-            )
-            text += (
-                f" {key} is in {place}."
-                if place.startswith("the interior")
-                else f" {key} is at {place}."
-            )
+        if len(values) > 2 and value in (values[0], values[-1]):
+            text += f" {key} is at the edge of the values tried, so try further out."
+        elif len(values) > 2:
+            text += f" {key} is in the interior of the values tried."
     if len(sweep.space.seeds) == 1:
         text += " One seed: differences of a few hundredths may be noise."
     return text

@@ -1,17 +1,15 @@
 """runs/<run_id>/: run.json says what a run is and how it stands, metrics.jsonl what it measured."""
 
-import fcntl
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
 from lmray.config import Run
 from lmray.errors import PreflightError
 from lmray.experiments.provenance import provenance
-from lmray.storage import canonical_json, read_json, read_lines, write_bytes, write_json
+from lmray.storage import canonical_json, locked, read_json, read_lines, write_bytes, write_json
 
 FORMAT_VERSION = 1
 
@@ -63,7 +61,7 @@ class RunDirectory:
         return whole[-1] if whole else {}
 
     def begin(self, run: Run, run_id: str, data: dict[str, str]) -> None:
-        """Writes run.json with status running; what earlier lives recorded of themselves is kept."""
+        """Writes run.json with status running; what earlier lives recorded is kept."""
         earlier = self.facts["lives"] if self.status != "absent" else []
         facts = {
             "format_version": FORMAT_VERSION,
@@ -75,27 +73,18 @@ class RunDirectory:
         }
         write_json(self.path / "run.json", facts)
 
-    def finish(self, status: Status, **facts: Any) -> None:
+    def finish(self, status: Status, facts: dict[str, Any]) -> None:
         """Writes how this life of the run ended."""
         known = self.facts
         known["lives"][-1] |= {"ended": _now(), "status": status}
-        write_json(self.path / "run.json", {**known, **facts, "status": status})
+        write_json(self.path / "run.json", known | facts | {"status": status})
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Keeps a second process from training the same run; the lock dies with its process.
 
         Raises PreflightError if another one holds it.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise PreflightError(
-                    f"another process is training {self.path}; wait for it or stop it"
-                ) from None
-            yield
+        return locked(self.path, f"another process is training {self.path}; wait for it or stop it")
 
 
 class MetricsWriter:

@@ -1,9 +1,10 @@
-"""What a sweep asks: a base run, the values to try, seeds, and the rungs at which trials are compared.
+"""What a sweep asks: a base run, values to try, seeds, rungs at which trials are compared.
 
 A space is a Python file: its docstring is the hypothesis, and it defines
 
     BASE   a Run
-    SPACE  dotted keys and the values of each, {"optim.lr": [1e-4, 1e-3]}; every combination is a trial
+    SPACE  dotted keys and the values of each, {"optim.lr": [1e-4, 1e-3]}; every combination
+           is a trial
     SEEDS  the seeds of each combination
     ASHA   an Asha
 """
@@ -36,8 +37,8 @@ class Asha:
             )
         if self.reduction_factor < 2:
             raise UsageError(
-                f"reduction_factor={self.reduction_factor} is below 2, so nothing would be stopped; "
-                f"choose 2 or more"
+                f"reduction_factor={self.reduction_factor} is below 2, so nothing would be "
+                f"stopped; choose 2 or more"
             )
 
     def rungs(self, budget_tokens: int) -> tuple[int, ...]:
@@ -92,9 +93,9 @@ class Space:
             self.asha.grace_tokens % self.base.evaluation.interval_tokens
         ):
             raise UsageError(
-                f"space {self.name}: asha.grace_tokens={self.asha.grace_tokens} is not a multiple of "
-                f"evaluation.interval_tokens={self.base.evaluation.interval_tokens}, so a rung would "
-                f"have no validation loss; make it a multiple"
+                f"space {self.name}: asha.grace_tokens={self.asha.grace_tokens} is not a multiple "
+                f"of evaluation.interval_tokens={self.base.evaluation.interval_tokens}, so a rung "
+                f"would have no validation loss; make it a multiple"
             )
         self.runs()
 
@@ -164,7 +165,8 @@ def load_space(source: str) -> Space:
     except LmrayError:
         raise
     except Exception as error:
-        raise UsageError(f"{path} does not run: {type(error).__name__}: {error}") from error
+        what = " ".join(str(error).split())
+        raise UsageError(f"{path} does not run: {type(error).__name__}: {what}") from error
     missing = [name for name in ("BASE", "SPACE", "SEEDS", "ASHA") if name not in names]
     if missing:
         raise UsageError(f"{path} does not define {', '.join(missing)}; see tune_spaces/")
@@ -181,7 +183,7 @@ def load_space(source: str) -> Space:
 
 
 def shipped_spaces() -> dict[str, Path]:
-    """The spaces that come with lmray, by name: in the wheel, or beside the package in a checkout."""
+    """The spaces that come with lmray, by name: from the wheel, or from a checkout."""
     package = Path(__file__).parents[1]
     folder = next(
         f for f in (package / "tune_spaces", package.parent / "tune_spaces") if f.is_dir()

@@ -37,7 +37,7 @@ def _facts(space: Space, data_digest: str) -> dict[str, Any]:
 
 
 def _comparable(facts: dict[str, Any]) -> dict[str, Any]:
-    """What makes a sweep this sweep: not its words, how it is carried out, or where its data lies."""
+    """What makes a sweep this one: not its words, nor how and from where it is carried out."""
     asked = {key: facts["space"][key] for key in ("axes", "seeds", "asha")}
     base = Run.model_validate(facts["space"]["base"]).experiment()
     return {"data": facts["data"], "base": base, **asked}

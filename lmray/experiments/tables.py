@@ -23,9 +23,9 @@ class Row:
     status: str
     """done, stopped, diverged, failed, running (interrupted or under way) or waiting."""
     measured: dict[str, Any]
-    """loss (nats/token), bits_per_byte, perplexity, tokens (trained), seconds; absent if never measured.
+    """loss (nats/token), bits_per_byte, perplexity, tokens (trained), seconds; perhaps not all.
 
-    A done trial's losses are of the whole validation split, a stopped one's of the prefix at its rung.
+    A done trial's are of the whole validation split, a stopped one's of the prefix at its rung.
     """
     curve: list[dict[str, Any]]
     """Its validation records on the prefix."""
@@ -82,7 +82,7 @@ def read_sweep(directory: Path, runs: Path) -> Sweep:
         facts = ended.get(trial.id, {})
         measured = {key: facts[key] for key in _MEASURED if facts.get(key) is not None}
         records = RunDirectory(runs / trial.id).records("validation")
-        # A worker that Ray stopped may have been a report ahead; the ledger says where the trial ended.
+        # A worker that Ray stopped may be a report ahead; the ledger says where its trial ended.
         horizon = facts.get("tokens", float("inf"))
         curve = [r for r in records if r["scope"] == "prefix" and r["tokens"] <= horizon]
         rows.append(Row(trial, status, measured, curve))

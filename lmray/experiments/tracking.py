@@ -7,7 +7,7 @@ from lmray.config import Run, flatten
 
 
 class Tracker:
-    """The `report` callable that sends records to Weights & Biases; one run there is one run here."""
+    """The `report` callable that sends records to Weights & Biases, run for run."""
 
     def __init__(self, run: Run, run_id: str, directory: Path, *, group: str) -> None:
         import wandb  # costs a second; only runs that are tracked pay it
@@ -19,7 +19,7 @@ class Tracker:
             group=group or None,
             config=flatten(run),
             dir=str(directory),
-            mode=run.tracking.wandb,
+            mode="online" if run.tracking.wandb == "online" else "offline",
             # An online run goes on under its id; offline, each life is a folder of its own to sync.
             resume="allow" if run.tracking.wandb == "online" else None,
             settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
@@ -31,10 +31,9 @@ class Tracker:
             return
         prefix = record["kind"] if record["kind"] == "train" else f"validation/{record['scope']}"
         numbers = {k: v for k, v in record.items() if isinstance(v, int | float)}
-        step, tokens = numbers.pop("step"), numbers.pop("tokens")
-        self._run.log(
-            {f"{prefix}/{k}": v for k, v in numbers.items()} | {"tokens": tokens}, step=step
-        )
+        tokens = {"tokens": numbers.pop("tokens")}
+        logged = {f"{prefix}/{key}": value for key, value in numbers.items() if key != "step"}
+        self._run.log(logged | tokens, step=record["step"])
 
     def close(self, status: str) -> None:
         """Ends the run there; what is offline is synced later with `wandb sync`."""

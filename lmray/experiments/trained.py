@@ -1,6 +1,8 @@
 """A run's newest model, ready to evaluate or to generate with."""
 
+import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -12,6 +14,8 @@ from lmray.generation import generate
 from lmray.model import TransformerLM
 from lmray.training import checkpoint
 from lmray.training.device import resolve_device
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,15 +50,18 @@ def load_trained(directory: RunDirectory) -> Trained:
             f"{directory.path} has no checkpoint yet; let it train to its first one"
         )
     device = resolve_device(run.execution.device)
-    model = TransformerLM.from_config(run.model).to(device)
-    for path in found:
+    model = TransformerLM.from_config(run.model).to(device).eval()
+
+    def with_weights(path: Path) -> Trained:
+        step = checkpoint.load_weights(path, model).step
+        return Trained(directory, run, splits, model, device, step)
+
+    for path in found[:-1]:
         try:
-            position = checkpoint.load_weights(path, model)
+            return with_weights(path)
         except CorruptionError as error:
-            damage = error
-            continue
-        return Trained(directory, run, splits, model.eval(), device, position.step)
-    raise damage
+            logger.warning("passing over a checkpoint: %s", error)
+    return with_weights(found[-1])
 
 
 def continue_text(
@@ -66,7 +73,10 @@ def continue_text(
     top_p: float,
     seed: int,
 ) -> tuple[str, int]:
-    """The text a model goes on with after `prompt`, and its length in tokens; an empty prompt begins a document."""
+    """The text a model goes on with after `prompt`, and its length in tokens.
+
+    An empty prompt begins a document.
+    """
     tokenizer = trained.splits.tokenizer
     # A document begins after the separator of the one before.
     prompt_ids = tokenizer.encode(prompt) if prompt else [tokenizer.end_of_text]

@@ -31,7 +31,7 @@ def resolve_threads(run: Run) -> int:
 
 
 def available_cores() -> int:
-    """CPU cores this process may use: what the scheduler or a container grants, where the system tells."""
+    """CPU cores this process may use: those it was granted, where the system tells."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""The training loop: one function, the same for one process, for each worker of Ray Train and in a sweep.
+"""The training loop: one function, alike for one process, a worker of several, a sweep's trial.
 
 It does not know who called it: it is given a `report` callable for its records and an `interrupted`
 callable that it asks after every step.

@@ -1,4 +1,4 @@
-"""One process's share of a training: model, optimizer, its part of each batch, one step at a time."""
+"""One process's share of a training: model, optimizer, its part of each batch, step by step."""
 
 import math
 from dataclasses import dataclass

@@ -85,7 +85,7 @@ def test_tokenizer_train_again_finds_it_and_another_size_is_refused(home: Path):
     facts = json.loads(lmray(*words, "--vocab-size", 300, "--json", cwd=home).stdout)
     assert facts["merges"] == 300 - 257
     message = refused(*words, "--vocab-size", 301, cwd=home, code=3)
-    assert "holds another tokenizer (vocab_size differ" in message
+    assert "holds another tokenizer (not the same vocab_size" in message
 
 
 def test_data_stat_and_verify(home: Path):

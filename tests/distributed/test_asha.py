@@ -13,7 +13,7 @@ from lmray.experiments.ledger import CLOSED, Ledger, read_events, standing
 
 
 def may_go_on(loss: float, earlier: list[float], eta: int) -> bool:
-    """The rule, said another way: fewer than n // eta of the earlier losses are as good or better."""
+    """The rule said another way: fewer than n // eta earlier losses are as good or better."""
     n = len(earlier) + 1
     if not math.isfinite(loss):
         return False

@@ -18,7 +18,7 @@ RATES = [1e-4, 1e-3, 1e-2, 1e-1]
 
 
 def planted(folder: Path, losses: dict[tuple[float, int], float]) -> tuple[Path, Path]:
-    """A finished sweep: 1e-4 is stopped at its rung, 1e-1 diverges, the others end with `losses`."""
+    """A finished sweep: 1e-4 is stopped, 1e-1 diverges, the others end with `losses`."""
     seeds = tuple(sorted({seed for _, seed in losses}))
     space = Space("planted", "A hypothesis.", BASE, {"optim.lr": RATES}, seeds, Asha(1_000_000))
     directory, runs = folder / "sweeps" / "planted", folder / "runs"
