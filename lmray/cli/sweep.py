@@ -83,6 +83,7 @@ def carry_out(space: "Space", directory: Path, runs: Path, address: str) -> "tup
     from lmray.experiments.report import write_report
     from lmray.experiments.sweep_directory import claim, is_closed
     from lmray.experiments.tables import read_sweep
+    from lmray.storage import locked
     from lmray.training.loop import check_data
 
     splits = open_splits(space.base.data.tokens)
@@ -95,7 +96,12 @@ def carry_out(space: "Space", directory: Path, runs: Path, address: str) -> "tup
 
         # The dashboard is what frees the workers of a stopped trial that has several (ray 2.60).
         several = space.base.execution.workers > 1
-        with ray_session(address, dashboard=several), _watching(space, directory) as observe:
+        busy = f"another process is running {directory}; wait for it or stop it"
+        with (
+            locked(directory, busy),
+            ray_session(address, dashboard=several),
+            _watching(space, directory) as observe,
+        ):
             run_sweep(space, splits, directory, runs, observe=observe)
     sweep = read_sweep(directory, runs)
     return sweep, write_report(sweep, runs)

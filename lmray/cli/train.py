@@ -13,6 +13,7 @@ from lmray.cli.options import DEFAULT_ROOT, Address, Json, Overrides, Root, plac
 
 if TYPE_CHECKING:
     from lmray.config import Run
+    from lmray.dataset import Splits
     from lmray.experiments.run_directory import RunDirectory
 
 
@@ -41,21 +42,18 @@ def train(
     path = root / "runs" / run_id(run, splits.digest)
     if again and path.exists():
         shutil.rmtree(path)
-    with _interruptible() as interrupted:
-        directory = _train(run, root / "runs", interrupted, address)
+    directory = _train(run, splits, root / "runs", address)
     facts = {"run": str(directory.path), "status": directory.status}
-    facts |= {key: directory.facts[key] for key in ("step", "tokens")}
+    facts |= {key: directory.facts[key] for key in ("step", "tokens") if key in directory.facts}
     facts |= {f"validation_{key}": value for key, value in directory.final_validation().items()}
     result(facts, _sentence(directory), as_json=json)
     if directory.status == "preempted":
         raise typer.Exit(130)
 
 
-def _train(run: "Run", runs: Path, interrupted: Callable[[], bool], address: str) -> "RunDirectory":
+def _train(run: "Run", splits: "Splits", runs: Path, address: str) -> "RunDirectory":
     from lmray.cli.show import bars, err
-    from lmray.dataset import open_splits
 
-    splits = open_splits(run.data.tokens)
     with bars("facts") as drawn:
         task = drawn.add_task("train", total=run.steps, facts="")
 
@@ -69,18 +67,16 @@ def _train(run: "Run", runs: Path, interrupted: Callable[[], bool], address: str
                 facts = f"loss {_number(record['loss'])}  {record['tokens_per_s']:,.0f} tokens/s"
                 drawn.update(task, completed=record["step"], facts=facts)
 
-        if run.execution.workers > 1:
-            from lmray.distributed.cluster import ray_session
-            from lmray.distributed.train import train_on_workers
+        if run.execution.workers == 1:
+            from lmray.experiments.execute import execute
 
-            with (
-                ray_session(address, dashboard=False),
-                _following(run, splits.digest, runs, report),
-            ):
-                return train_on_workers(run, splits, runs)
-        from lmray.experiments.execute import execute
+            with _interruptible() as interrupted:
+                return execute(run, splits, runs, report=report, interrupted=interrupted)
+        from lmray.distributed.cluster import ray_session
+        from lmray.distributed.train import train_on_workers
 
-        return execute(run, splits, runs, report=report, interrupted=interrupted)
+        with ray_session(address), _following(run, splits.digest, runs, report):
+            return train_on_workers(run, splits, runs)
 
 
 @contextmanager
@@ -138,7 +134,8 @@ def _number(value: float | None) -> str:
 
 def _sentence(directory: "RunDirectory") -> str:
     facts, validation = directory.facts, directory.final_validation()
-    text = f"{directory.path}: {directory.status} after {facts['tokens']:,} tokens"
+    text = f"{directory.path}: {directory.status}"
+    text += f" after {facts['tokens']:,} tokens" if "tokens" in facts else ""
     if validation:
         text += (
             f"; validation loss {_number(validation['loss'])} nats/token "

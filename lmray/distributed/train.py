@@ -29,6 +29,7 @@ def train_on_workers(
         update={"data": run.data.model_copy(update={"tokens": str(splits.directory.resolve())})}
     )
     identifier = run_id(run, splits.digest)
+    directory = RunDirectory(runs / identifier)
     with tempfile.TemporaryDirectory(prefix="lmray-train-") as scratch:
         trainer = TorchTrainer(
             _work,
@@ -49,8 +50,13 @@ def train_on_workers(
                 failure_config=FailureConfig(max_failures=1),
             ),
         )
-        trainer.fit()
-    return RunDirectory(runs / identifier)
+        try:
+            trainer.fit()
+        finally:
+            # Interrupted from here, the workers end without a chance to say so themselves.
+            if directory.status == "running":
+                directory.finish("preempted", {})
+    return directory
 
 
 def _has_gpus() -> bool:

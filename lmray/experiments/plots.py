@@ -72,7 +72,7 @@ def curves(sweep: Sweep, path: Path) -> None:
             label = f"{row.trial.name}  ({row.status})"
             axes.plot(x, y, color=colour, linewidth=1.6, label=label)
             axes.plot(x[-1], y[-1], _ENDS[row.status], color=colour, markersize=7)
-        for rung in sweep.space.asha.rungs(sweep.space.base.budget.tokens):
+        for rung in _rungs(sweep):
             axes.axvline(rung, color="#999999", linewidth=0.8, linestyle=":")
         axes.set_xlabel("training tokens (dotted: rungs)")
         axes.set_ylabel("validation loss (nats/token), fixed prefix")
@@ -93,45 +93,34 @@ def _limit(axes: Axes, sweep: Sweep) -> None:
 def against(sweep: Sweep, key: str, path: Path) -> None:
     """Loss against the values of one numeric axis, logarithmic where they span a factor of ten.
 
-    Filled dots ran to the end; hollow squares were stopped, at the loss and place they had then;
-    crosses at the top edge diverged.
+    One line for each rung and one for the end, so that a line compares at equal tokens; each goes
+    through the means over what else varies. A cross at the top edge is a diverged trial.
     """
     with _figure(path, (6.4, 4.4)) as axes:
-        done = [row for row in sweep.rows if row.status == "done"]
-        stopped = [row for row in sweep.rows if row.status == "stopped" and "loss" in row.measured]
-        diverged = [row for row in sweep.rows if row.status == "diverged"]
-        for rows, marker, fill, label in (
-            (done, "o", "full", "done, whole split"),
-            (stopped, "s", "none", "stopped by ASHA, prefix at its rung"),
-        ):
-            points = [(row.trial.changes[key], row.measured["loss"]) for row in rows]
+        axes.margins(y=0.12)  # room for the note below the best point
+        lines = [(f"at {r:,} tokens, prefix", _at_rung(sweep, key, r)) for r in _rungs(sweep)]
+        lines.append(("at the end, whole split", _at_end(sweep, key)))
+        shades = matplotlib.colormaps["Blues"]
+        for number, (label, points) in enumerate(lines, start=1):
             if points:
-                x, y = zip(*points, strict=True)
-                look: Any = {"fillstyle": fill, "markersize": 7}
-                axes.plot(x, y, marker, color="#2b5c8a", label=label, **look)
-        means = _means(sweep, key)
-        axes.plot(list(means), list(means.values()), color="#2b5c8a", linewidth=1.2)
+                colour = shades(0.25 + 0.65 * number / len(lines))
+                means = _means(points)
+                axes.plot(*zip(*points, strict=True), "o", color=colour, markersize=5)
+                axes.plot(list(means), list(means.values()), color=colour, label=label)
+        diverged = [row.trial.changes[key] for row in sweep.rows if row.status == "diverged"]
         if diverged:
-            x = [row.trial.changes[key] for row in diverged]
             top = axes.get_xaxis_transform()
-            axes.plot(
-                x,
-                [0.97] * len(x),
-                "X",
-                color="#b3361e",
-                markersize=8,
-                transform=top,
-                label="diverged",
-            )
+            height = [0.97] * len(diverged)
+            look: Any = {"color": "#b3361e", "markersize": 8, "transform": top}
+            axes.plot(diverged, height, "X", label="diverged", **look)
         if sweep.best is not None:
             best = sweep.best.trial.changes[key]
-            axes.margins(y=0.12)  # room for the note below the best point
             axes.axvline(best, color="#999999", linewidth=0.8, linestyle=":")
             axes.annotate(
                 f"best {best:g}: {sweep.best.loss:.3f}",
                 (best, 0.02),
                 xycoords=axes.get_xaxis_transform(),
-                xytext=(5, 2),
+                xytext=(5, 0),
                 textcoords="offset points",
                 fontsize=9,
             )
@@ -140,18 +129,38 @@ def against(sweep: Sweep, key: str, path: Path) -> None:
             axes.set_xscale("log")
         axes.set_xlabel(key)
         axes.set_ylabel("validation loss (nats/token)")
-        axes.set_title(f"{sweep.space.name}: final loss against {key}")
-        if done or stopped or diverged:
+        axes.set_title(f"{sweep.space.name}: loss against {key}")
+        if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=8, frameon=False)
 
 
-def _means(sweep: Sweep, key: str) -> dict[float, float]:
-    """Mean loss of the done trials by value of `key`, ascending."""
-    groups: dict[float, list[float]] = {}
+def _rungs(sweep: Sweep) -> tuple[int, ...]:
+    return sweep.space.asha.rungs(sweep.space.base.budget.tokens)
+
+
+Points = list[tuple[float, float]]
+"""Pairs of a value of an axis and a loss."""
+
+
+def _at_rung(sweep: Sweep, key: str, rung: int) -> Points:
+    points = []
     for row in sweep.rows:
-        if row.status == "done":
-            groups.setdefault(row.trial.changes[key], []).append(row.loss)
-    return {value: sum(losses) / len(losses) for value, losses in sorted(groups.items())}
+        reached = [r["loss"] for r in row.curve if r["tokens"] >= rung]
+        if reached and reached[0] is not None:
+            points.append((row.trial.changes[key], reached[0]))
+    return points
+
+
+def _at_end(sweep: Sweep, key: str) -> Points:
+    return [(row.trial.changes[key], row.loss) for row in sweep.rows if row.status == "done"]
+
+
+def _means(points: Points) -> dict[float, float]:
+    """Mean loss by value, ascending."""
+    groups: dict[float, list[float]] = {}
+    for value, loss in sorted(points):
+        groups.setdefault(value, []).append(loss)
+    return {value: sum(losses) / len(losses) for value, losses in groups.items()}
 
 
 def numeric_axes(sweep: Sweep) -> list[str]:
