@@ -13,6 +13,5 @@ from lmray.presets import tiny
 BASE = override(tiny(), {"budget.tokens": 1_572_864, "evaluation.interval_tokens": 65_536})
 SPACE = {"optim.lr": [1e-4, 3e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3e-2, 1e-1]}
 SEEDS = [0]
-# Half go on at each rung: with a third, 4e-3 was stopped at the first rung and would have been the
-# best at the end (TinyStories, 2026-11), for losses near the optimum differ less than rungs do.
+# Half go on at each rung: near the optimum the order still changes after the first one.
 ASHA = Asha(grace_tokens=196_608, reduction_factor=2)
