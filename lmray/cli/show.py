@@ -45,7 +45,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def _is_number(text: str) -> bool:
-    return text == "-" or text.replace(",", "").replace(".", "").replace("e-", "").isdigit()
+    try:
+        float(text.replace(",", ""))
+    except ValueError:
+        return text == "-"
+    return True
 
 
 def human_bytes(count: float) -> str:

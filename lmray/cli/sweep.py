@@ -148,7 +148,9 @@ def _watching(space: "Space", directory: Path) -> Iterator[Callable[["Event"], N
             loss = facts.get("loss")
             shown = f"{loss:.4f}" if loss is not None else "not finite"
             if event.kind == "rung":
-                err.print(f"{name}: {facts['rung']:,} tokens, loss {shown}, {facts['decision']}")
+                err.print(f"{name}: {facts['rung']:,} tokens, loss {shown}, goes on")
+            elif event.kind == "stopped":
+                err.print(f"{name}: {facts['rung']:,} tokens, loss {shown}, stopped")
             elif event.kind == "done":
                 err.print(f"{name}: done, loss {shown}")
             elif event.kind == "diverged":

@@ -54,9 +54,9 @@ class Rungs:
 
 
 def rebuild(rungs: Rungs, events: list[Event]) -> None:
-    """Gives `rungs` the losses that a ledger has."""
+    """Gives `rungs` the losses that a ledger has; a loss that is None was not finite."""
     for event in events:
-        if event.kind == "rung" and event.facts["rung"] in rungs.levels:
+        if event.facts.get("rung") in rungs.levels:
             loss = event.facts["loss"]
             rungs.record(event.trial, event.facts["rung"], math.inf if loss is None else loss)
 
@@ -91,27 +91,26 @@ class AshaScheduler(FIFOScheduler):
         return TrialScheduler.CONTINUE
 
     def _judge(self, identifier: str, record: dict[str, Any]) -> str:
+        """A decision is one line of the ledger, so that no kill leaves half of it."""
         tokens, loss = record["tokens"], record["loss"]
         for level in self._rungs.passed(identifier, tokens):
             self._rungs.record(identifier, level, math.inf if loss is None else loss)
-            goes_on = self._rungs.goes_on(identifier, level)
-            decision = "continue" if goes_on else "stop"
-            facts = {"rung": level, "tokens": tokens, "loss": loss, "decision": decision}
-            self._ledger.append("rung", identifier, **facts)
-            if not goes_on:
+            if not self._rungs.goes_on(identifier, level):
                 keys = ("step", "tokens", "loss", "bits_per_byte", "perplexity", "seconds")
-                self._ledger.append("stopped", identifier, **{key: record[key] for key in keys})
+                measured = {key: record[key] for key in keys}
+                self._ledger.append("stopped", identifier, rung=level, **measured)
                 return TrialScheduler.STOP
+            self._ledger.append("rung", identifier, rung=level, tokens=tokens, loss=loss)
         return TrialScheduler.CONTINUE
 
     def _end(self, identifier: str, message: dict[str, Any]) -> None:
-        """A diverged trial ranks last at the rung it was on its way to."""
         facts, status = message["facts"], message["status"]
         if status == "diverged":
-            for level in self._rungs.passed(identifier, self._rungs.horizon)[:1]:
+            # It ranks last at the rung it was on its way to.
+            ahead = self._rungs.passed(identifier, self._rungs.horizon)[:1]
+            for level in ahead:
                 self._rungs.record(identifier, level, math.inf)
-                rung = {"rung": level, "tokens": facts["tokens"], "loss": None, "decision": "stop"}
-                self._ledger.append("rung", identifier, **rung)
+                facts["rung"] = level
         kind = status if status in ("done", "diverged") else "failed"
         self._ledger.append(kind, identifier, **facts)
 

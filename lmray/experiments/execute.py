@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +40,11 @@ def execute(
     if directory.status in FINAL:
         return directory
     identity = {"experiment": run.experiment(), "data": splits.digest, "numerics": NUMERICS}
+    go = partial(
+        train, run, splits, directory.checkpoints, identity=identity, interrupted=interrupted
+    )
     if dist.is_initialized() and dist.get_rank() > 0:
-        train(
-            run,
-            splits,
-            directory.checkpoints,
-            identity=identity,
-            report=report,
-            interrupted=interrupted,
-        )
+        go(report=report)
         return directory
     with directory.locked():
         directory.begin(run, identifier, {"digest": splits.digest, "path": str(splits.directory)})
@@ -62,14 +59,7 @@ def execute(
         status: Status = "failed"
         facts: dict[str, Any] = {}
         try:
-            outcome = train(
-                run,
-                splits,
-                directory.checkpoints,
-                identity=identity,
-                report=report_all,
-                interrupted=interrupted,
-            )
+            outcome = go(report=report_all)
             status = outcome.status
             facts = {key: value for key, value in asdict(outcome).items() if key != "status"}
         except SystemExit:

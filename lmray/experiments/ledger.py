@@ -1,7 +1,8 @@
 """A sweep's ledger: what happened to each trial, one fsynced line an event, never rewritten.
 
-Events, each with the trial's id: started · rung (tokens, loss, decision) · stopped · diverged ·
-done · failed (error). The last of a trial's events says how it stands.
+Events, each with the trial's id: started · rung (it went on from there) · stopped (at a rung) ·
+diverged (on its way to one) · done · failed (error). The last of a trial's events says how it
+stands.
 """
 
 import time

@@ -169,7 +169,7 @@ def test_a_sweep_whose_driver_is_killed_is_finished_by_the_same_command(
     assert done.returncode == 0, done.stderr
     after = read_events(ledger)
     assert after[: len(before)] == before, "a ledger is only ever appended to"
-    judged = [(e.trial, e.facts["rung"]) for e in after if e.kind == "rung"]
+    judged = [(e.trial, e.facts["rung"]) for e in after if "rung" in e.facts]
     assert len(judged) == len(set(judged)), "no rung is judged twice"
     result = read_sweep(tmp_path / "sweeps" / "killed", tmp_path / "runs")
     assert {row.status for row in result.rows} <= {"done", "stopped"}
