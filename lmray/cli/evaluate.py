@@ -17,7 +17,7 @@ def evaluate_run(
     json: Json = False,
 ) -> None:
     """Measure a run's loss on a whole validation split."""
-    from lmray.cli.show import result
+    from lmray.cli.show import progress, result
     from lmray.errors import PreflightError
     from lmray.experiments.trained import load_trained
     from lmray.training.evaluation import evaluate
@@ -35,14 +35,16 @@ def evaluate_run(
                 f"the run trained with {trained.splits.tokenizer.fingerprint[:12]}; encode that "
                 f"text with the run's"
             )
-    found = evaluate(
-        trained.model,
-        splits.valid,
-        context_length=trained.run.model.context_length,
-        batch_size=trained.run.data.batch_size,
-        max_tokens="all",
-        device=trained.device,
-    )
+    with progress() as show:
+        found = evaluate(
+            trained.model,
+            splits.valid,
+            context_length=trained.run.model.context_length,
+            batch_size=trained.run.data.batch_size,
+            max_tokens="all",
+            device=trained.device,
+            progress=show,
+        )
     facts = {
         "run": str(trained.directory.path),
         "step": trained.step,

@@ -57,7 +57,10 @@ class Embedding(nn.Module):
 
     def forward(self, token_ids: Int[Tensor, "..."]) -> Float[Tensor, "... D"]:
         """Looks each id up."""
-        return self.weight[token_ids]
+        # Not weight[token_ids]: its gradient is summed by atomic additions on a CPU, in an order
+        # that differs from run to run when there are several threads.
+        rows = self.weight.index_select(0, token_ids.flatten())
+        return rows.unflatten(0, token_ids.shape)
 
 
 class RMSNorm(nn.Module):

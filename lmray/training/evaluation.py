@@ -16,6 +16,7 @@ from torch import nn
 
 from lmray.errors import PreflightError, UsageError
 from lmray.model import cross_entropy
+from lmray.progress import Progress, silent
 
 
 class Tokens(Protocol):
@@ -58,6 +59,7 @@ def evaluate(
     batch_size: int,
     max_tokens: int | Literal["all"],
     device: torch.device | str,
+    progress: Progress = silent,
 ) -> Validation:
     """Scores the windows [i T, i T + T) of `dataset`, each target being the token after its input.
 
@@ -78,6 +80,7 @@ def evaluate(
         with torch.no_grad():
             for start, stop in spans[rank::world]:
                 sums += _score(model, dataset, start, stop, context_length, device)
+                progress("evaluate", stop, spans[-1][1], "tokens")
     finally:
         model.train(was_training)
     if world > 1:

@@ -56,12 +56,13 @@ def test_shards_of_one_worker_two_workers_and_this_process_are_the_same_bytes(
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_real_text_by_two_workers_is_the_plain_encoding(data_dir: Path, tmp_path: Path):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_real_text_by_ray_is_the_plain_encoding(data_dir: Path, tmp_path: Path, workers: int):
     real = Corpus(
         "tinystories", (data_dir / "tinystories-train.txt",), (data_dir / "tinystories-valid.txt",)
     )
     tokenizer = write_tokenizer(real, tmp_path / "tokenizer.json")
-    build(real, tokenizer, tmp_path / "tokens", run_tasks=run_tasks(2))
+    build(real, tokenizer, tmp_path / "tokens", run_tasks=run_tasks(workers))
     splits = open_splits(tmp_path / "tokens")
     plain = load_tokenizer(tokenizer).encode_bytes(real.train[0].read_bytes())
     np.testing.assert_array_equal(splits.train.read(0, len(splits.train)), plain)

@@ -1,3 +1,4 @@
+import hashlib
 import math
 from pathlib import Path
 from typing import Any
@@ -5,9 +6,11 @@ from typing import Any
 import pytest
 import torch
 
+from lmray import presets
 from lmray.config import Budget, Evaluation, Execution, Model, Optim, override
 from lmray.dataset import open_splits
 from lmray.errors import PreflightError
+from lmray.model import TransformerLM, cross_entropy
 from lmray.training import checkpoint
 from lmray.training.device import resolve_device
 from lmray.training.loop import evaluates_after, train
@@ -177,3 +180,23 @@ def test_the_gpu_follows_the_cpus_curve(small_dataset: Path, tmp_path: Path):
     _, on_gpu = run_loop(on_gpu_run, small_dataset, tmp_path / "gpu")
     for (_, _, a), (_, _, b) in zip(losses(on_cpu), losses(on_gpu), strict=True):
         assert a == pytest.approx(b, rel=1e-3)
+
+
+def test_gradients_on_two_threads_are_the_same_bits_every_time():
+    run = presets.tiny()
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        torch.manual_seed(0)
+        model = TransformerLM.from_config(run.model)
+        shape = (run.data.batch_size, run.model.context_length)
+        inputs, targets = torch.randint(0, run.model.vocab_size, (2, *shape))
+        seen = set()
+        for _ in range(8):
+            model.zero_grad()
+            cross_entropy(model(inputs), targets).backward()
+            gradients = [p.grad.numpy().tobytes() for p in model.parameters()]
+            seen.add(hashlib.sha256(b"".join(gradients)).hexdigest())
+    finally:
+        torch.set_num_threads(before)
+    assert len(seen) == 1
