@@ -54,7 +54,7 @@ def main() -> None:
     debug = len(arguments) < len(sys.argv) - 1
     try:
         app(arguments)
-    except (LmrayError, OSError, KeyboardInterrupt) as error:
+    except (LmrayError, OSError) as error:
         if debug:
             raise
         message, code = _explain(error)
@@ -63,16 +63,13 @@ def main() -> None:
         sys.exit(code)
 
 
-def _explain(error: BaseException) -> tuple[str, int]:
+def _explain(error: LmrayError | OSError) -> tuple[str, int]:
     """One line and an exit code for an error that needs no traceback."""
     if isinstance(error, LmrayError):
         return str(error), error.exit_code
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted; the same command goes on from the last checkpoint", 130
     if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return "the reader of the output went away", 1
-    assert isinstance(error, OSError)
     where = f": {error.filename}" if error.filename else ""
     if error.errno == errno.ENOSPC:
         return f"the disk is full{where}; free some space and run the command again", 1

@@ -6,7 +6,7 @@ import typer
 
 from lmray.cli.options import DEFAULT_ROOT, Address, Overrides, Root
 
-PROMPTS = {"stdlib": "import os\n", "tinystories": "Once upon a time"}
+PROMPTS = {"stdlib": "    def __init__(self", "tinystories": "Once upon a time"}
 """How the sample text begins, by corpus; other texts begin at a document's start."""
 
 

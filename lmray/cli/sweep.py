@@ -111,7 +111,7 @@ def _run_and_show(
     space: "Space", directory: Path, runs: Path, address: str, *, as_json: bool
 ) -> None:
     """Exits with 4 if a trial failed and 130 if the sweep was interrupted."""
-    from lmray.cli.show import result
+    from lmray.cli.show import err, result
     from lmray.experiments.report import answer
 
     sweep, path = carry_out(space, directory, runs, address)
@@ -120,6 +120,7 @@ def _run_and_show(
         result(None, f"{answer(sweep)}\nreport: {path}", as_json=False)
     states = {row.status for row in sweep.rows}
     if states & {"running", "waiting"}:
+        err.print("interrupted; the same command, or `lmray sweep resume`, goes on from here")
         raise typer.Exit(130)
     if "failed" in states:
         raise typer.Exit(4)

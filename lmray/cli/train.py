@@ -76,7 +76,12 @@ def _train(run: "Run", splits: "Splits", runs: Path, address: str) -> "RunDirect
         from lmray.distributed.train import train_on_workers
 
         with ray_session(address), _following(run, splits.digest, runs, report):
-            return train_on_workers(run, splits, runs)
+            try:
+                return train_on_workers(run, splits, runs)
+            except SystemExit:
+                # Ray Train's answer to Ctrl-C.
+                err.print("interrupted; the same command goes on from the last checkpoint")
+                raise typer.Exit(130) from None
 
 
 @contextmanager
