@@ -28,7 +28,7 @@ def quickstart(
     from lmray.cli.corpus import prepare_sources
     from lmray.cli.data import build_dataset
     from lmray.cli.show import err, out, progress
-    from lmray.cli.sweep import carry_out, show_trials
+    from lmray.cli.sweep import carry_out, leave, show_trials
     from lmray.cli.tokenizer import train_tokenizer
     from lmray.config import parse_assignments
     from lmray.experiments.report import answer
@@ -64,3 +64,4 @@ def quickstart(
         out.print("\n[bold]the best model writes:[/bold]")
         out.print(prompt + text, markup=False)
     out.print(f"\n{answer(sweep)}\nreport: {report}", markup=False)
+    leave(sweep)

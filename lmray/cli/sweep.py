@@ -110,14 +110,20 @@ def carry_out(space: "Space", directory: Path, runs: Path, address: str) -> "tup
 def _run_and_show(
     space: "Space", directory: Path, runs: Path, address: str, *, as_json: bool
 ) -> None:
-    """Exits with 4 if a trial failed and 130 if the sweep was interrupted."""
-    from lmray.cli.show import err, result
+    from lmray.cli.show import result
     from lmray.experiments.report import answer
 
     sweep, path = carry_out(space, directory, runs, address)
     show_trials(sweep, as_json=as_json)
     if not as_json:
         result(None, f"{answer(sweep)}\nreport: {path}", as_json=False)
+    leave(sweep)
+
+
+def leave(sweep: "Sweep") -> None:
+    """Exits with 130 if the sweep was interrupted and 4 if a trial failed."""
+    from lmray.cli.show import err
+
     states = {row.status for row in sweep.rows}
     if states & {"running", "waiting"}:
         err.print("interrupted; the same command, or `lmray sweep resume`, goes on from here")
