@@ -1,0 +1,108 @@
+"""Encoding with the kernels: a tokenizer's tables as flat arrays, and the cache they share."""
+
+import threading
+from collections.abc import Mapping
+
+import numpy as np
+
+from lmray.tokenizer import native
+from lmray.tokenizer.classes import character_classes
+from lmray.tokenizer.merging import MergeTable
+from lmray.tokenizer.specials import SpecialTokens
+
+MOST = 1 << 16
+"""Pre-tokens that an encoder keeps the ids of, with the memory that takes (about 6 MB)."""
+
+_MARGIN = 8
+"""Bytes after a pre-token that decide where it ends: one character of white space, and one more."""
+
+
+class NoSuchByteError(Exception):
+    """A pre-token, its argument, holds a byte that is no token."""
+
+
+class Encoder:
+    """Encodes bytes by GPT-2's pattern; threads that share one take turns."""
+
+    def __init__(
+        self,
+        byte_ids: Mapping[int, int],
+        merges: MergeTable,
+        special_ids: Mapping[str, int],
+        *,
+        most: int = MOST,
+    ) -> None:
+        """Loads the kernels; remembers `most` pre-tokens, a power of two, at a time."""
+        self._kernels = native.kernels()
+        self._specials = SpecialTokens(special_ids)
+        self._classes = character_classes()
+        self._byte_ids = np.full(256, -1, dtype=np.int32)
+        self._byte_ids[list(byte_ids)] = list(byte_ids.values())
+        self._pairs = self._pair_table(merges)
+        slots = 2 * _power_of_two(most)
+        self._slots = np.zeros(slots * self._kernels.WIDTH, dtype=np.uint64)
+        # What fills the arenas before the slots are taken is rare: long, or of many tokens.
+        self._arena = np.empty(max(self._kernels.LONGEST, 16 * most), dtype=np.uint8)
+        self._kept_ids = np.empty(max(self._kernels.LONGEST, 4 * most), dtype=np.int32)
+        self._scratch = np.empty(self._kernels.LONGEST, dtype=np.uint64)
+        self._lock = threading.Lock()
+        self._state = np.zeros(4, dtype=np.int64)
+
+    @staticmethod
+    def can_hold(num_ids: int, num_merges: int) -> bool:
+        """Whether ids and ranks are small enough for the tables."""
+        kernels = native.kernels()
+        return num_ids <= kernels.ID_LIMIT and num_merges <= kernels.RANK_LIMIT
+
+    def encode(self, data: bytes) -> np.ndarray:
+        """The ids of a whole text, int32.
+
+        Raises NoSuchByteError where the vocabulary lacks one of its bytes.
+        """
+        return self._encode(data, self._specials.cuts(data), 0)[0]
+
+    def encode_settled(self, data: bytes) -> tuple[np.ndarray, int]:
+        """The ids that are the same whatever follows `data`, and how many of its bytes those are.
+
+        `data` ends where a character does.
+        """
+        return self._encode(data, self._specials.settled_cuts(data), _MARGIN)
+
+    def _encode(self, data: bytes, cuts: np.ndarray, margin: int) -> tuple[np.ndarray, int]:
+        """The ids of settled pre-tokens, and how many bytes those are."""
+        out = np.empty(len(data) + 2, dtype=np.int32)
+        with self._lock:
+            status, made = self._kernels.encode(
+                np.frombuffer(data, dtype=np.uint8),
+                cuts,
+                margin,
+                out,
+                self._state,
+                self._slots,
+                self._arena,
+                self._kept_ids,
+                self._scratch,
+                self._byte_ids,
+                self._pairs,
+                self._classes,
+            )
+            place = int(self._state[0])
+        if status == self._kernels.NO_SUCH_BYTE:
+            raise NoSuchByteError(data[place:made])
+        return out[:made], place
+
+    def _pair_table(self, merges: MergeTable) -> np.ndarray:
+        pairs = np.array(list(merges), dtype=np.uint64).reshape(-1, 2)
+        values = np.array(list(merges.values()), dtype=np.uint64).reshape(-1, 2)
+        half = np.uint64(32)
+        table = np.zeros((2 * _power_of_two(len(pairs) + 1), 2), dtype=np.uint64)
+        table[:, 0] = self._kernels.NEVER
+        table = table.reshape(-1)
+        self._kernels.fill_pairs(
+            table, pairs[:, 0] << half | pairs[:, 1], values[:, 0] << half | values[:, 1]
+        )
+        return table
+
+
+def _power_of_two(at_least: int) -> int:
+    return 1 << (at_least - 1).bit_length()

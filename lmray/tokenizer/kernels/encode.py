@@ -1,0 +1,188 @@
+"""Encoding a text: each pre-token's ids from a bounded cache, or by merging."""
+
+from typing import Any
+
+import numpy as np
+from numba import types
+
+from lmray.tokenizer.kernels.compiled import BYTES, helper, kernel
+from lmray.tokenizer.kernels.pairs import PAIRS, merge_long, merge_short
+from lmray.tokenizer.kernels.scan import pretoken_end
+from lmray.tokenizer.kernels.table import SHORT, TABLE, WIDTH, find, key_of, take
+
+LONGEST = 64
+"""Bytes of the longest pre-token that is kept, and that is merged by scanning all its pairs."""
+
+ID_LIMIT = 1 << 28
+"""Ids below it fit twice in a slot's value, beside how many there are."""
+
+DONE, NO_SUCH_BYTE = 0, 1
+"""What `encode` returns: the text is encoded, or it holds a byte that is no token."""
+
+PLACE, CACHED, ARENA_USED, IDS_USED = range(4)
+"""Places in the state: bytes read of this text; pre-tokens kept, and how much of what they fill."""
+
+_ID_BITS = np.uint64(28)
+_ID = np.uint64(ID_LIMIT - 1)
+_COUNT_BITS = np.uint64(56)
+_AT = np.uint64((1 << 56) - 1)
+_INLINE = 2
+
+
+@helper
+def _emit(value: Any, out: Any, made: int, kept_ids: Any) -> Any:
+    """Appends the ids of a slot's value and returns how many."""
+    size = np.int64(value >> _COUNT_BITS)
+    if size <= _INLINE:
+        # Both are written, whether there are two or not: a store is cheaper than a branch.
+        out[made] = value & _ID
+        out[made + 1] = value >> _ID_BITS & _ID
+    else:
+        at = np.int64(value & _AT)
+        for place in range(size):
+            out[made + place] = kept_ids[at + place]
+    return size
+
+
+@helper
+def _spell(data: Any, start: int, byte_ids: Any, ids: Any) -> bool:
+    """Fills `ids` with those of single bytes; False if one is no token."""
+    for place in range(ids.size):
+        ids[place] = byte_ids[data[start + place]]
+        if ids[place] < 0:
+            return False
+    return True
+
+
+@helper
+def _make_room(
+    state: Any,
+    slots: Any,
+    arena: Any,
+    kept_ids: Any,
+    slot: int,
+    length: int,
+    size: int,
+    key: Any,
+) -> int:
+    """Forgets everything if a further pre-token has no room, and returns its slot."""
+    if (
+        2 * WIDTH * (state[CACHED] + 1) <= slots.size
+        and state[ARENA_USED] + length <= arena.size
+        and state[IDS_USED] + size <= kept_ids.size
+    ):
+        return slot
+    # Frequent pre-tokens are back within a page of text.
+    slots[:] = np.uint64(0)
+    state[CACHED] = state[ARENA_USED] = state[IDS_USED] = 0
+    return find(slots, arena, arena, 0, 0, key)
+
+
+@helper
+def _kept(state: Any, ids: Any, size: int, kept_ids: Any) -> Any:
+    """The value that stands for ids[:size]."""
+    if size <= _INLINE:
+        more = np.uint64(ids[1]) << _ID_BITS if size == _INLINE else np.uint64(0)
+        return np.uint64(size) << _COUNT_BITS | more | np.uint64(ids[0])
+    at = state[IDS_USED]
+    for place in range(size):
+        kept_ids[at + place] = ids[place]
+    state[IDS_USED] = at + size
+    return np.uint64(size) << _COUNT_BITS | np.uint64(at)
+
+
+@helper
+def _keep(
+    state: Any,
+    slots: Any,
+    arena: Any,
+    slot: int,
+    data: Any,
+    place: int,
+    length: int,
+    key: Any,
+    value: Any,
+) -> None:
+    """Puts a pre-token and its value into its free slot; the key alone holds a short one."""
+    at = state[ARENA_USED]
+    take(slots, ~slot, key, at, value)
+    state[CACHED] += 1
+    if length > SHORT:
+        for byte in range(length):
+            arena[at + byte] = data[place + byte]
+        state[ARENA_USED] = at + length
+
+
+@kernel(
+    types.UniTuple(types.int64, 2)(
+        BYTES,
+        types.Array(types.int64, 2, "C"),
+        types.int64,
+        types.int32[::1],
+        types.int64[::1],
+        TABLE,
+        types.uint8[::1],
+        types.int32[::1],
+        types.uint64[::1],
+        types.int32[::1],
+        PAIRS,
+        BYTES,
+    )
+)
+def encode(
+    data: Any,
+    cuts: Any,
+    margin: int,
+    out: Any,
+    state: Any,
+    slots: Any,
+    arena: Any,
+    kept_ids: Any,
+    scratch: Any,
+    byte_ids: Any,
+    pairs: Any,
+    classes: Any,
+) -> tuple[int, int]:
+    """Fills `out`, two longer than `data`, with the ids of a text; returns a status and how many.
+
+    A row of `cuts` is the start, end and id of a special token; the last row stands for the end of
+    the text. Pre-tokens that end less than `margin` bytes before that end are left, as what follows
+    might change them: state[PLACE] says where they start. A slot's value is the ids of a pre-token,
+    or where in `kept_ids` more than two of them are. At most half of the slots are taken. If a byte
+    is no token, state[PLACE] and the second result are start and end of its pre-token.
+    """
+    place, made = 0, 0
+    for cut in range(len(cuts)):
+        stop = cuts[cut, 0]
+        last = stop - margin if cut == len(cuts) - 1 else stop
+        while place < stop:
+            end = pretoken_end(data, place, stop, classes)
+            if end > last:
+                state[PLACE] = place
+                return DONE, made
+            length = end - place
+            key = key_of(data, place, length)
+            slot = find(slots, arena, data, place, length, key)
+            if slot >= 0:
+                made += _emit(slots[slot + 3], out, made, kept_ids)
+                place = end
+                continue
+            ids = out[made : made + length]
+            if not _spell(data, place, byte_ids, ids):
+                state[PLACE] = place
+                return NO_SUCH_BYTE, end
+            if length <= LONGEST:
+                size = merge_short(ids, scratch, length, pairs)
+                slot = _make_room(state, slots, arena, kept_ids, slot, length, size, key)
+                value = _kept(state, ids, size, kept_ids)
+                _keep(state, slots, arena, slot, data, place, length, key, value)
+            else:
+                size = merge_long(ids, length, pairs)
+            made += size
+            place = end
+        if cut < len(cuts) - 1:
+            out[made] = cuts[cut, 2]
+            made += 1
+            place = cuts[cut, 1]
+    state[PLACE] = place
+    return DONE, made
