@@ -39,6 +39,7 @@ small_documents = st.lists(st.text("abs't1!é  \n", max_size=12), max_size=60).m
 
 
 def scanned(data: bytes) -> list[bytes]:
+    """The pre-tokens that the scanner finds; it takes 64 bytes at once where there are as many."""
     ends = np.empty(len(data), dtype=np.int64)
     text = np.frombuffer(data, dtype=np.uint8)
     found = native.kernels().scan(text, character_classes(), ends)
@@ -67,6 +68,9 @@ def test_classes_are_those_of_regex() -> None:
 @example("é".encode()[:1] + b" " + "🙂".encode()[:3])
 def test_scanner_cuts_like_regex(data: bytes) -> None:
     assert scanned(data) == cut(data)
+    for filler in (b" ", b"a", b"\n", b"'"):
+        longer = data + filler * 70
+        assert scanned(longer) == cut(longer)
 
 
 @pytest.mark.parametrize("head", [0xC1, 0xC2, 0xDF, 0xE0, 0xE1, 0xED, 0xEF, 0xF0, 0xF4, 0xF5])

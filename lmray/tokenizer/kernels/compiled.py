@@ -21,7 +21,7 @@ def kernel(signature: Any) -> Any:
 
 def helper(function: Any) -> Any:
     """Decorates a function that only kernels call: compiled as a part of them."""
-    return njit(function, nogil=True)
+    return njit(function, nogil=True, forceinline=True)
 
 
 def operation(function: Any) -> Any:
@@ -50,6 +50,35 @@ def load64(_context: Any, array: Any, _index: Any) -> Any:
         return builder.load(builder.bitcast(place, word.as_pointer()), align=1)
 
     return types.uint64(array, types.int64), generate
+
+
+@operation
+def within64(_context: Any, array: Any, _index: Any, _bits: Any, _low: Any, _count: Any) -> Any:
+    """Which of 64 bytes from `index` on lie in a range once `bits` are set in each, as bits.
+
+    The range begins at `low` and is of `count` values; vector instructions of any machine do it.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array, index, bits, low, count = arguments
+        byte, vector = ir.IntType(8), ir.VectorType(ir.IntType(8), 64)
+        everywhere = ir.Constant(ir.VectorType(ir.IntType(32), 64), [0] * 64)
+
+        def repeated(value: Any) -> Any:
+            undefined = ir.Constant(vector, ir.Undefined)
+            one = builder.insert_element(
+                undefined, builder.trunc(value, byte), ir.Constant(ir.IntType(32), 0)
+            )
+            return builder.shuffle_vector(one, undefined, everywhere)
+
+        place = _place(context, builder, signature, (array, index))
+        found = builder.load(builder.bitcast(place, vector.as_pointer()), align=1)
+        above = builder.sub(builder.or_(found, repeated(bits)), repeated(low))
+        inside = builder.icmp_unsigned("<", above, repeated(count))
+        return builder.bitcast(inside, ir.IntType(64))
+
+    integer = types.int64
+    return types.uint64(array, integer, integer, integer, integer), generate
 
 
 @operation

@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from lmray.tokenizer.kernels.compiled import BYTES, kernel
+from lmray.tokenizer.kernels.compiled import BYTES, kernel, trailing_zeros
 from lmray.tokenizer.kernels.scan import pretoken_end
 from lmray.tokenizer.kernels.table import TABLE, WIDTH, find, key_of, take
+from lmray.tokenizer.kernels.window import NONE, ONE, certain_ends
 
 DONE, TABLE_FULL, ARENA_FULL = 0, 1, 2
 """What `count` returns: it stops where a table has no room, and goes on there when called again."""
@@ -48,8 +49,15 @@ def count(
     status = DONE
     while status == DONE and state[CUT] < len(cuts):
         stop = cuts[state[CUT], 0]
+        window, bits = place, NONE
         while place < stop:
-            end = pretoken_end(data, place, stop, classes)
+            if bits == NONE:
+                window, bits = place, certain_ends(data, place, stop)
+            if bits != NONE:
+                end = window + trailing_zeros(bits)
+                bits &= bits - ONE
+            else:
+                end = pretoken_end(data, place, stop, classes)
             length = end - place
             key = key_of(data, place, length)
             slot = find(slots, arena, data, place, length, key)

@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from lmray.tokenizer.kernels.compiled import BYTES, helper, kernel
+from lmray.tokenizer.kernels.compiled import BYTES, helper, kernel, trailing_zeros
 from lmray.tokenizer.kernels.pairs import PAIRS, merge_long, merge_short
 from lmray.tokenizer.kernels.scan import pretoken_end
 from lmray.tokenizer.kernels.table import SHORT, TABLE, WIDTH, find, key_of, take
+from lmray.tokenizer.kernels.window import NONE, ONE, certain_ends
 
 LONGEST = 64
 """Bytes of the longest pre-token that is kept, and that is merged by scanning all its pairs."""
@@ -154,9 +155,16 @@ def encode(
     place, made = 0, 0
     for cut in range(len(cuts)):
         stop = cuts[cut, 0]
+        window, bits = place, NONE
         last = stop - margin if cut == len(cuts) - 1 else stop
         while place < stop:
-            end = pretoken_end(data, place, stop, classes)
+            if bits == NONE:
+                window, bits = place, certain_ends(data, place, stop)
+            if bits != NONE:
+                end = window + trailing_zeros(bits)
+                bits &= bits - ONE
+            else:
+                end = pretoken_end(data, place, stop, classes)
             if end > last:
                 state[PLACE] = place
                 return DONE, made

@@ -20,6 +20,7 @@ from lmray.tokenizer.kernels.compiled import (
     load64,
     trailing_zeros,
 )
+from lmray.tokenizer.kernels.window import NONE, ONE, certain_ends
 
 _BLANK, _APOSTROPHE = ord(" "), ord("'")
 _S, _D, _M, _T, _L, _V, _E, _R = map(ord, "sdmtlver")
@@ -162,8 +163,15 @@ def _continuation(data: Any, place: int, stop: int) -> int:
 def scan(data: Any, classes: Any, ends: Any) -> int:
     """Fills `ends` with the end of each pre-token of a text and returns how many there are."""
     place, found = 0, 0
+    window, bits = 0, NONE
     while place < data.size:
-        place = pretoken_end(data, place, data.size, classes)
+        if bits == NONE:
+            window, bits = place, certain_ends(data, place, data.size)
+        if bits != NONE:
+            place = window + trailing_zeros(bits)
+            bits &= bits - ONE
+        else:
+            place = pretoken_end(data, place, data.size, classes)
         ends[found] = place
         found += 1
     return found
