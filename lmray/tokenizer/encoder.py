@@ -10,8 +10,8 @@ from lmray.tokenizer.classes import character_classes
 from lmray.tokenizer.merging import MergeTable
 from lmray.tokenizer.specials import SpecialTokens
 
-MOST = 1 << 16
-"""Pre-tokens that an encoder keeps the ids of, with the memory that takes (about 6 MB)."""
+MOST = 1 << 17
+"""Pre-tokens that an encoder keeps the ids of, with the memory that takes (about 12 MB)."""
 
 _MARGIN = 8
 """Bytes after a pre-token that decide where it ends: one character of white space, and one more."""
@@ -38,13 +38,24 @@ class Encoder:
         self._classes = character_classes()
         self._byte_ids = np.full(256, -1, dtype=np.int32)
         self._byte_ids[list(byte_ids)] = list(byte_ids.values())
-        self._pairs = self._pair_table(merges)
+        values = np.array(list(merges.values()), dtype=np.int64).reshape(-1, 2)
+        self._merged = np.zeros(values[:, 0].max(initial=0) + 1, dtype=np.int32)
+        self._merged[values[:, 0]] = values[:, 1]
+        table = 2 * _power_of_two(len(values) + 1)
+        self._pairs = np.full(table, self._kernels.FREE, dtype=np.uint64)
+        self._byte_ranks = np.empty(1 << 16, dtype=np.int32)
+        self._kernels.fill_pairs(
+            self._pairs,
+            np.array(list(merges), dtype=np.int64).reshape(-1, 2),
+            values[:, 0].copy(),
+            self._byte_ids,
+            self._byte_ranks,
+        )
         slots = 2 * _power_of_two(most)
         self._slots = np.zeros(slots * self._kernels.WIDTH, dtype=np.uint64)
         # What fills the arenas before the slots are taken is rare: long, or of many tokens.
         self._arena = np.empty(max(self._kernels.LONGEST, 16 * most), dtype=np.uint8)
         self._kept_ids = np.empty(max(self._kernels.LONGEST, 4 * most), dtype=np.int32)
-        self._scratch = np.empty(self._kernels.LONGEST, dtype=np.uint64)
         self._lock = threading.Lock()
         self._state = np.zeros(4, dtype=np.int64)
 
@@ -81,27 +92,16 @@ class Encoder:
                 self._slots,
                 self._arena,
                 self._kept_ids,
-                self._scratch,
                 self._byte_ids,
                 self._pairs,
+                self._byte_ranks,
+                self._merged,
                 self._classes,
             )
             place = int(self._state[0])
         if status == self._kernels.NO_SUCH_BYTE:
             raise NoSuchByteError(data[place:made])
         return out[:made], place
-
-    def _pair_table(self, merges: MergeTable) -> np.ndarray:
-        pairs = np.array(list(merges), dtype=np.uint64).reshape(-1, 2)
-        values = np.array(list(merges.values()), dtype=np.uint64).reshape(-1, 2)
-        half = np.uint64(32)
-        table = np.zeros((2 * _power_of_two(len(pairs) + 1), 2), dtype=np.uint64)
-        table[:, 0] = self._kernels.NEVER
-        table = table.reshape(-1)
-        self._kernels.fill_pairs(
-            table, pairs[:, 0] << half | pairs[:, 1], values[:, 0] << half | values[:, 1]
-        )
-        return table
 
 
 def _power_of_two(at_least: int) -> int:

@@ -4,15 +4,15 @@ Importing it imports numba, and compiles the kernels where the cache does not ho
 """
 
 from lmray.tokenizer.kernels.count import TABLE_FULL, count
-from lmray.tokenizer.kernels.encode import ID_LIMIT, LONGEST, NO_SUCH_BYTE, encode
-from lmray.tokenizer.kernels.pairs import NEVER, RANK_LIMIT, fill_pairs
+from lmray.tokenizer.kernels.encode import LONGEST, NO_SUCH_BYTE, encode
+from lmray.tokenizer.kernels.pairs import FREE, ID_LIMIT, RANK_LIMIT, fill_pairs
 from lmray.tokenizer.kernels.scan import scan
 from lmray.tokenizer.kernels.table import WIDTH, rehash
 
 __all__ = [
+    "FREE",
     "ID_LIMIT",
     "LONGEST",
-    "NEVER",
     "NO_SUCH_BYTE",
     "RANK_LIMIT",
     "TABLE_FULL",

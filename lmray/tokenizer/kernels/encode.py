@@ -6,16 +6,13 @@ import numpy as np
 from numba import types
 
 from lmray.tokenizer.kernels.compiled import BYTES, helper, kernel, trailing_zeros
-from lmray.tokenizer.kernels.pairs import PAIRS, merge_long, merge_short
+from lmray.tokenizer.kernels.pairs import PAIRS, RANKS, merge_long, merge_short
 from lmray.tokenizer.kernels.scan import pretoken_end
 from lmray.tokenizer.kernels.table import SHORT, TABLE, WIDTH, find, key_of, take
 from lmray.tokenizer.kernels.window import NONE, ONE, certain_ends
 
 LONGEST = 64
 """Bytes of the longest pre-token that is kept, and that is merged by scanning all its pairs."""
-
-ID_LIMIT = 1 << 28
-"""Ids below it fit twice in a slot's value, beside how many there are."""
 
 DONE, NO_SUCH_BYTE = 0, 1
 """What `encode` returns: the text is encoded, or it holds a byte that is no token."""
@@ -24,7 +21,7 @@ PLACE, CACHED, ARENA_USED, IDS_USED = range(4)
 """Places in the state: bytes read of this text; pre-tokens kept, and how much of what they fill."""
 
 _ID_BITS = np.uint64(28)
-_ID = np.uint64(ID_LIMIT - 1)
+_ID = np.uint64((1 << 28) - 1)
 _COUNT_BITS = np.uint64(56)
 _AT = np.uint64((1 << 56) - 1)
 _INLINE = 2
@@ -46,12 +43,17 @@ def _emit(value: Any, out: Any, made: int, kept_ids: Any) -> Any:
 
 
 @helper
-def _spell(data: Any, start: int, byte_ids: Any, ids: Any) -> bool:
-    """Fills `ids` with those of single bytes; False if one is no token."""
+def _spell(data: Any, start: int, byte_ids: Any, byte_ranks: Any, ids: Any, ranks: Any) -> bool:
+    """Fills `ids` and `ranks` with those of single bytes; False if one is no token."""
+    byte = np.int64(data[start])
     for place in range(ids.size):
-        ids[place] = byte_ids[data[start + place]]
+        ids[place] = byte_ids[byte]
         if ids[place] < 0:
             return False
+        if place + 1 < ids.size:
+            following = np.int64(data[start + place + 1])
+            ranks[place] = byte_ranks[byte << 8 | following]
+            byte = following
     return True
 
 
@@ -124,9 +126,10 @@ def _keep(
         TABLE,
         types.uint8[::1],
         types.int32[::1],
-        types.uint64[::1],
         types.int32[::1],
         PAIRS,
+        RANKS,
+        types.int32[::1],
         BYTES,
     )
 )
@@ -139,9 +142,10 @@ def encode(
     slots: Any,
     arena: Any,
     kept_ids: Any,
-    scratch: Any,
     byte_ids: Any,
     pairs: Any,
+    byte_ranks: Any,
+    merged: Any,
     classes: Any,
 ) -> tuple[int, int]:
     """Fills `out`, two longer than `data`, with the ids of a text; returns a status and how many.
@@ -153,6 +157,7 @@ def encode(
     is no token, state[PLACE] and the second result are start and end of its pre-token.
     """
     place, made = 0, 0
+    scratch = np.empty(LONGEST, dtype=np.int32)
     for cut in range(len(cuts)):
         stop = cuts[cut, 0]
         window, bits = place, NONE
@@ -176,16 +181,17 @@ def encode(
                 place = end
                 continue
             ids = out[made : made + length]
-            if not _spell(data, place, byte_ids, ids):
+            ranks = scratch if length <= LONGEST else np.empty(length, dtype=np.int32)
+            if not _spell(data, place, byte_ids, byte_ranks, ids, ranks):
                 state[PLACE] = place
                 return NO_SUCH_BYTE, end
             if length <= LONGEST:
-                size = merge_short(ids, scratch, length, pairs)
+                size = merge_short(ids, ranks, length, pairs, merged)
                 slot = _make_room(state, slots, arena, kept_ids, slot, length, size, key)
                 value = _kept(state, ids, size, kept_ids)
                 _keep(state, slots, arena, slot, data, place, length, key, value)
             else:
-                size = merge_long(ids, length, pairs)
+                size = merge_long(ids, ranks, length, pairs, merged)
             made += size
             place = end
         if cut < len(cuts) - 1:

@@ -1,7 +1,7 @@
 """An open-addressing table of pre-tokens, exact: equal hashes never make two pre-tokens one.
 
 A slot is four words: two of key, a tag, and a value that is its user's. Up to 16 bytes, the key is
-the pre-token itself, its first and last eight bytes; beyond, it is hash and length, and the bytes
+the pre-token itself with zeros after it; beyond, it is hash and length, and the bytes
 in an arena are compared. The tag is 0 for a free slot; its low byte is the length of a short
 pre-token or LONG, and the rest is where the pre-token's bytes lie in the arena.
 """
@@ -23,7 +23,7 @@ _LONG = np.uint64(255)
 _TAG = np.uint64(255)
 _TAG_BITS = np.uint64(8)
 _ZERO = np.uint64(0)
-_ONE = np.uint64(1)
+_ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 # Odd multipliers without structure: fractions of the golden ratio and of pi.
 _MIX = np.uint64(0x9E3779B97F4A7C15)
@@ -37,11 +37,15 @@ TABLE = types.uint64[::1]
 @helper
 def key_of(data: Any, start: int, length: int) -> tuple[Any, Any, Any]:
     """The two words of key and the low byte of the tag."""
-    if length <= 8:
-        return _word(data, start, length), _ZERO, np.uint64(length)
-    if length <= SHORT:
-        return load64(data, start), load64(data, start + length - 8), np.uint64(length)
-    return _hash(data, start, length), np.uint64(length), _LONG
+    if length > SHORT:
+        return _hash(data, start, length), np.uint64(length), _LONG
+    if start + SHORT > data.size:
+        second = _word(data, start + 8, length - 8)
+        return _word(data, start, min(length, 8)), second, np.uint64(length)
+    # Masked instead of asked how long: lengths vary too much for a branch to be predicted.
+    first = load64(data, start) & _ALL >> np.uint64(64 - 8 * min(length, 8))
+    beyond = _ALL >> np.uint64(64 - 8 * max(length - 8, 1)) if length > 8 else _ZERO
+    return first, load64(data, start + 8) & beyond, np.uint64(length)
 
 
 @helper
@@ -84,10 +88,6 @@ def _home(first: Any, second: Any, mask: int) -> Any:
 @helper
 def _word(data: Any, start: int, length: int) -> Any:
     """Up to eight bytes as a word, zeros above them."""
-    if start + 8 <= data.size:
-        word = load64(data, start)
-        # A shift by 64 bits would be no shift.
-        return word if length == 8 else word & ((_ONE << np.uint64(8 * length)) - _ONE)
     word = _ZERO
     for place in range(length):
         word |= np.uint64(load8(data, start + place)) << np.uint64(8 * place)
