@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -39,40 +40,42 @@ def worth_it(pattern: str, num_bytes: int) -> bool:
 
 
 def kernels() -> ModuleType:
-    """The module of kernels; the first process on a machine compiles, others wait for it.
-
-    numba keeps what it compiled, but does not see that a function in another file has changed.
-    So the folder is named for the source of all kernels.
-    """
+    """The module of kernels; the first process on a machine compiles them, others wait for it."""
     with _lock:
         if _NAME not in sys.modules:
-            with _compiled_into(_cache_directory()):
-                __import__(_NAME)
+            _load()
     return sys.modules[_NAME]
 
 
-def _cache_directory() -> Path:
-    """A folder for these kernels' machine code that can be written to."""
+def _load() -> None:
+    """Imports the kernels with the first cache folder that can be written to."""
+    folders = [base / "lmray" / _version() for base in _bases()]
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with _compiled_into(folder):
+                import_module(_NAME)
+            return
+        except OSError as error:
+            _log.info("cannot keep token kernels in %s: %s", folder, error)
+    _log.warning(
+        "no cache folder can be written to (%s), so each process compiles the token kernels "
+        "anew; set XDG_CACHE_HOME to a folder that can",
+        ", ".join(map(str, folders)),
+    )
+    with tempfile.TemporaryDirectory() as folder, _compiled_into(Path(folder)):
+        import_module(_NAME)
+
+
+def _version() -> str:
+    """A name that changes with the source of any kernel.
+
+    numba sees when a function's own file has changed, but not when that of one it calls has.
+    """
     digest = hashlib.sha256()
     for source in sorted((Path(__file__).parent / "kernels").glob("*.py")):
         digest.update(source.read_bytes())
-    name = f"kernels-{digest.hexdigest()[:16]}"
-    for base in _bases():
-        directory = base / "lmray" / name
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=directory):
-                return directory
-        except OSError:
-            continue
-    directory = Path(tempfile.mkdtemp(prefix="lmray-kernels-"))
-    _log.warning(
-        "no cache folder can be written to (%s), so each process compiles the token kernels "
-        "anew into %s; set XDG_CACHE_HOME to a folder that can",
-        ", ".join(map(str, _bases())),
-        directory,
-    )
-    return directory
+    return f"kernels-{digest.hexdigest()[:16]}"
 
 
 def _bases() -> list[Path]:
@@ -81,15 +84,15 @@ def _bases() -> list[Path]:
 
 
 @contextmanager
-def _compiled_into(directory: Path) -> Iterator[None]:
-    """Makes numba read and write machine code in `directory`, one process at a time."""
+def _compiled_into(folder: Path) -> Iterator[None]:
+    """Makes numba read and write machine code in `folder`, one process at a time."""
     import numba
 
     config: Any = numba.config
     before = config.CACHE_DIR
-    with (directory / "lock").open("w") as lock:
+    with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        config.CACHE_DIR = str(directory)
+        config.CACHE_DIR = str(folder)
         try:
             yield
         finally:

@@ -18,6 +18,7 @@ from lmray.tokenizer.classes import LETTER, NUMBER, OTHER, SPACE, character_clas
 from lmray.tokenizer.counting import PretokenCounter, count_by_regex
 from lmray.tokenizer.encoder import Encoder, NoSuchByteError
 from lmray.tokenizer.merging import MergeTable, merge
+from lmray.tokenizer.specials import SpecialTokens
 from lmray.tokenizer.text import to_bytes, to_text, well_formed
 from tests.tokenizer.samples import SPECIALS, hard_bytes, hard_text, small_tokenizer
 from tests.tokenizer.test_merging import LETTERS, tables
@@ -207,8 +208,24 @@ def test_merging_equals_merging_in_python(table: MergeTable, ids: list[int]) -> 
     assert Encoder(letters, table, {}).encode(text).tolist() == merge(ids, table)
 
 
-@given(any_bytes, st.lists(st.integers(0, 200), max_size=12))
-def test_special_tokens_and_ids_of_numpy(data: bytes, cuts: list[int]) -> None:
+@given(
+    st.lists(st.sampled_from(["<", "<a", "a>", "<a>", "<a><a>", "é", "b" * 60]), max_size=40),
+    st.lists(st.sampled_from(["<a>", "<a><a>", "<", "a", "é", "\u0301"]), unique=True),
+)
+def test_special_tokens_are_found_as_by_regex(parts: list[str], specials: list[str]) -> None:
+    text = "".join(parts)
+    ids = {token: 300 + number for number, token in enumerate(specials)}
+    pieces = Pretokenizer(GPT2_PATTERN, specials)._specials.split(text)
+    expected, place = [], 0
+    for number, piece in enumerate(pieces):
+        start, place = place, place + len(piece.encode())
+        if number % 2:
+            expected.append([start, place, ids[piece]])
+    assert SpecialTokens(ids).cuts(text.encode()).tolist() == [*expected, [place, place, -1]]
+
+
+@given(any_bytes)
+def test_numpy_gets_the_same_ids(data: bytes) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native, "WORTH_BYTES", 0)
         array = small_tokenizer().encode_to_numpy(data)

@@ -7,6 +7,7 @@ from lmray.tokenizer.kernels.count import TABLE_FULL, count
 from lmray.tokenizer.kernels.encode import LONGEST, NO_SUCH_BYTE, encode
 from lmray.tokenizer.kernels.pairs import FREE, ID_LIMIT, RANK_LIMIT, fill_pairs
 from lmray.tokenizer.kernels.scan import scan
+from lmray.tokenizer.kernels.specials import find_specials
 from lmray.tokenizer.kernels.table import WIDTH, rehash
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "count",
     "encode",
     "fill_pairs",
+    "find_specials",
     "rehash",
     "scan",
 ]
