@@ -30,10 +30,10 @@ def encoders(folder: Path, path: Path) -> Contestants:
     ours = gpt2(folder)
     data, text = path.read_bytes(), path.read_bytes().decode()
     pieces = ours._piece_ids
-    fresh = iter([pieces.encoder() for _ in range(100)])
+    fresh = iter([pieces.encoder("uint16") for _ in range(100)])
     found: Contestants = {
         "lmray": lambda: ours.encode_to_numpy(data),
-        "lmray, first text": lambda: next(fresh).encode(data).astype(np.uint16),
+        "lmray, first text": lambda: next(fresh).encode(data),
         "lmray, pure Python": lambda: np.array(ours._encode(text), dtype=np.uint16),
     }
     ranks = {token: number for number, token in ours.vocab.items() if number != ours.end_of_text}

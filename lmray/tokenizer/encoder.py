@@ -13,6 +13,9 @@ from lmray.tokenizer.specials import SpecialTokens
 MOST = 1 << 17
 """Pre-tokens that an encoder keeps the ids of, with the memory that takes (about 12 MB)."""
 
+_FIRST_WORDS = 1 << 15
+_OUT = 1 << 16
+
 _MARGIN = 8
 """Bytes after a pre-token that decide where it ends: one character of white space, and one more."""
 
@@ -30,9 +33,10 @@ class Encoder:
         merges: MergeTable,
         special_ids: Mapping[str, int],
         *,
+        dtype: str = "uint32",
         most: int = MOST,
     ) -> None:
-        """Loads the kernels; remembers `most` pre-tokens, a power of two, at a time."""
+        """Loads the kernels; remembers up to `most` pre-tokens; ids come as `dtype`."""
         self._kernels = native.kernels()
         self._specials = SpecialTokens(special_ids)
         self._classes = character_classes()
@@ -51,13 +55,17 @@ class Encoder:
             self._byte_ids,
             self._byte_ranks,
         )
-        slots = 2 * _power_of_two(most)
-        self._slots = np.zeros(slots * self._kernels.WIDTH, dtype=np.uint64)
+        self._most = most
+        # A table no larger than need be: what lies close together is sooner found.
+        self._most_words = 2 * _power_of_two(most) * self._kernels.WIDTH
+        self._slots = np.zeros(min(_FIRST_WORDS, self._most_words), dtype=np.uint64)
+        self._dtype = np.dtype(dtype)
+        self._out = np.empty(_OUT, dtype=np.int32)
         # What fills the arenas before the slots are taken is rare: long, or of many tokens.
         self._arena = np.empty(max(self._kernels.LONGEST, 16 * most), dtype=np.uint8)
         self._kept_ids = np.empty(max(self._kernels.LONGEST, 4 * most), dtype=np.int32)
         self._lock = threading.Lock()
-        self._state = np.zeros(4, dtype=np.int64)
+        self._state = np.zeros(7, dtype=np.int64)
 
     @staticmethod
     def can_hold(num_ids: int, num_merges: int) -> bool:
@@ -66,7 +74,7 @@ class Encoder:
         return num_ids <= kernels.ID_LIMIT and num_merges <= kernels.RANK_LIMIT
 
     def encode(self, data: bytes) -> np.ndarray:
-        """The ids of a whole text, int32.
+        """The ids of a whole text.
 
         Raises NoSuchByteError where the vocabulary lacks one of its bytes.
         """
@@ -81,27 +89,44 @@ class Encoder:
 
     def _encode(self, data: bytes, cuts: np.ndarray, margin: int) -> tuple[np.ndarray, int]:
         """The ids of settled pre-tokens, and how many bytes those are."""
-        out = np.empty(len(data) + 2, dtype=np.int32)
+        kernels, text = self._kernels, np.frombuffer(data, dtype=np.uint8)
+        parts: list[np.ndarray] = []
         with self._lock:
-            status, made = self._kernels.encode(
-                np.frombuffer(data, dtype=np.uint8),
-                cuts,
-                margin,
-                out,
-                self._state,
-                self._slots,
-                self._arena,
-                self._kept_ids,
-                self._byte_ids,
-                self._pairs,
-                self._byte_ranks,
-                self._merged,
-                self._classes,
-            )
-            place = int(self._state[0])
-        if status == self._kernels.NO_SUCH_BYTE:
-            raise NoSuchByteError(data[place:made])
-        return out[:made], place
+            self._state[:4] = 0
+            while True:
+                status = kernels.encode(
+                    text,
+                    cuts,
+                    margin,
+                    self._most,
+                    self._out,
+                    self._state,
+                    self._slots,
+                    self._arena,
+                    self._kept_ids,
+                    self._byte_ids,
+                    self._pairs,
+                    self._byte_ranks,
+                    self._merged,
+                    self._classes,
+                )
+                _cut, place, made, end = map(int, self._state[:4])
+                parts.append(self._out[:made].astype(self._dtype))
+                if status == kernels.TABLE_FULL:
+                    self._grow()
+                elif status == kernels.OUT_FULL and made == 0:
+                    # A pre-token that is longer than the buffer.
+                    self._out = np.empty(2 * len(self._out), dtype=np.int32)
+                elif status == kernels.NO_SUCH_BYTE:
+                    raise NoSuchByteError(data[place:end])
+                elif status != kernels.OUT_FULL:
+                    break
+        return np.concatenate(parts) if len(parts) > 1 else parts[0], place
+
+    def _grow(self) -> None:
+        larger = np.zeros(min(4 * len(self._slots), self._most_words), dtype=np.uint64)
+        self._kernels.rehash(self._slots, larger)
+        self._slots = larger
 
 
 def _power_of_two(at_least: int) -> int:

@@ -122,7 +122,7 @@ class Tokenizer:
         encoder = self._native(len(data))
         if encoder is None:
             return np.array(self._encode(to_text(data)), dtype=self.id_dtype)
-        return self._run(encoder.encode, data).astype(self.id_dtype)
+        return self._run(encoder.encode, data)
 
     def encode_iterable(self, iterable: Iterable[str]) -> Iterator[int]:
         """The token ids of the strings' concatenation, one by one, holding little of it at a time.
@@ -168,7 +168,7 @@ class Tokenizer:
         if not native.worth_it(self.pattern, num_bytes):
             return None
         if self._encoder is None and Encoder.can_hold(self.vocab_size, len(self.merges)):
-            self._encoder = self._piece_ids.encoder()
+            self._encoder = self._piece_ids.encoder(self.id_dtype)
         return self._encoder
 
     def _encode_settled(self, text: str, last: bool) -> tuple[list[int], str]:

@@ -7,11 +7,19 @@ from numba import types
 
 from lmray.tokenizer.kernels.compiled import BYTES, kernel, trailing_zeros
 from lmray.tokenizer.kernels.scan import pretoken_end
-from lmray.tokenizer.kernels.table import TABLE, WIDTH, find, key_of, take
+from lmray.tokenizer.kernels.table import (
+    DONE,
+    TABLE,
+    TABLE_FULL,
+    WIDTH,
+    find,
+    key_of,
+    take,
+)
 from lmray.tokenizer.kernels.window import NONE, ONE, certain_ends
 
-DONE, TABLE_FULL, ARENA_FULL = 0, 1, 2
-"""What `count` returns: it stops where a table has no room, and goes on there when called again."""
+ARENA_FULL = 2
+"""What `count` returns where the bytes of a further pre-token have no room."""
 
 CUT, PLACE, DISTINCT, ARENA_USED = range(4)
 """Places in the state: special tokens passed, bytes read, pre-tokens met, bytes of theirs kept."""

@@ -8,17 +8,28 @@ from numba import types
 from lmray.tokenizer.kernels.compiled import BYTES, helper, kernel, trailing_zeros
 from lmray.tokenizer.kernels.pairs import PAIRS, RANKS, merge_long, merge_short
 from lmray.tokenizer.kernels.scan import pretoken_end
-from lmray.tokenizer.kernels.table import SHORT, TABLE, WIDTH, find, key_of, take
+from lmray.tokenizer.kernels.table import (
+    DONE,
+    SHORT,
+    TABLE,
+    TABLE_FULL,
+    WIDTH,
+    find,
+    key_of,
+    take,
+)
 from lmray.tokenizer.kernels.window import NONE, ONE, certain_ends
 
 LONGEST = 64
 """Bytes of the longest pre-token that is kept, and that is merged by scanning all its pairs."""
 
-DONE, NO_SUCH_BYTE = 0, 1
-"""What `encode` returns: the text is encoded, or it holds a byte that is no token."""
+OUT_FULL, NO_SUCH_BYTE = 2, 3
+"""What `encode` returns where `out` has no room, and at a byte that is no token."""
 
-PLACE, CACHED, ARENA_USED, IDS_USED = range(4)
-"""Places in the state: bytes read of this text; pre-tokens kept, and how much of what they fill."""
+CUT, PLACE, MADE, END, CACHED, ARENA_USED, IDS_USED = range(7)
+"""Places in the state: special tokens passed, bytes read, ids made by this call, the end of the
+pre-token that holds a byte that is no token; pre-tokens kept, and how much of the arenas they fill.
+"""
 
 _ID_BITS = np.uint64(28)
 _ID = np.uint64((1 << 28) - 1)
@@ -66,11 +77,12 @@ def _make_room(
     slot: int,
     length: int,
     size: int,
+    most: int,
     key: Any,
 ) -> int:
     """Forgets everything if a further pre-token has no room, and returns its slot."""
     if (
-        2 * WIDTH * (state[CACHED] + 1) <= slots.size
+        state[CACHED] < most
         and state[ARENA_USED] + length <= arena.size
         and state[IDS_USED] + size <= kept_ids.size
     ):
@@ -117,9 +129,10 @@ def _keep(
 
 
 @kernel(
-    types.UniTuple(types.int64, 2)(
+    types.int64(
         BYTES,
         types.Array(types.int64, 2, "C"),
+        types.int64,
         types.int64,
         types.int32[::1],
         types.int64[::1],
@@ -137,6 +150,7 @@ def encode(
     data: Any,
     cuts: Any,
     margin: int,
+    most: int,
     out: Any,
     state: Any,
     slots: Any,
@@ -147,21 +161,21 @@ def encode(
     byte_ranks: Any,
     merged: Any,
     classes: Any,
-) -> tuple[int, int]:
-    """Fills `out`, two longer than `data`, with the ids of a text; returns a status and how many.
+) -> int:
+    """Fills `out` with state[MADE] ids of a text, from where `state` says on.
 
     A row of `cuts` is the start, end and id of a special token; the last row stands for the end of
     the text. Pre-tokens that end less than `margin` bytes before that end are left, as what follows
     might change them: state[PLACE] says where they start. A slot's value is the ids of a pre-token,
-    or where in `kept_ids` more than two of them are. At most half of the slots are taken. If a byte
-    is no token, state[PLACE] and the second result are start and end of its pre-token.
+    or where in `kept_ids` more than two of them are. At most half of the slots are taken; with
+    `most` pre-tokens or a full arena, all is forgotten.
     """
-    place, made = 0, 0
     scratch = np.empty(LONGEST, dtype=np.int32)
-    for cut in range(len(cuts)):
-        stop = cuts[cut, 0]
+    place, made, status = state[PLACE], 0, DONE
+    while status == DONE:
+        stop = cuts[state[CUT], 0]
+        last = stop - margin if state[CUT] == len(cuts) - 1 else stop
         window, bits = place, NONE
-        last = stop - margin if cut == len(cuts) - 1 else stop
         while place < stop:
             if bits == NONE:
                 window, bits = place, certain_ends(data, place, stop)
@@ -171,32 +185,43 @@ def encode(
             else:
                 end = pretoken_end(data, place, stop, classes)
             if end > last:
-                state[PLACE] = place
-                return DONE, made
+                break
             length = end - place
+            if made + length + _INLINE > out.size:
+                status = OUT_FULL
+                break
             key = key_of(data, place, length)
             slot = find(slots, arena, data, place, length, key)
             if slot >= 0:
                 made += _emit(slots[slot + 3], out, made, kept_ids)
                 place = end
                 continue
+            if 2 * WIDTH * (state[CACHED] + 1) > slots.size and state[CACHED] < most:
+                status = TABLE_FULL
+                break
             ids = out[made : made + length]
             ranks = scratch if length <= LONGEST else np.empty(length, dtype=np.int32)
             if not _spell(data, place, byte_ids, byte_ranks, ids, ranks):
-                state[PLACE] = place
-                return NO_SUCH_BYTE, end
+                state[END] = end
+                status = NO_SUCH_BYTE
+                break
             if length <= LONGEST:
                 size = merge_short(ids, ranks, length, pairs, merged)
-                slot = _make_room(state, slots, arena, kept_ids, slot, length, size, key)
+                slot = _make_room(state, slots, arena, kept_ids, slot, length, size, most, key)
                 value = _kept(state, ids, size, kept_ids)
                 _keep(state, slots, arena, slot, data, place, length, key, value)
             else:
                 size = merge_long(ids, ranks, length, pairs, merged)
             made += size
             place = end
-        if cut < len(cuts) - 1:
-            out[made] = cuts[cut, 2]
-            made += 1
-            place = cuts[cut, 1]
-    state[PLACE] = place
-    return DONE, made
+        if status != DONE or state[CUT] == len(cuts) - 1:
+            break
+        if made == out.size:
+            status = OUT_FULL
+            break
+        out[made] = cuts[state[CUT], 2]
+        made += 1
+        place = cuts[state[CUT], 1]
+        state[CUT] += 1
+    state[PLACE], state[MADE] = place, made
+    return status

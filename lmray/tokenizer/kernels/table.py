@@ -30,6 +30,9 @@ _MIX = np.uint64(0x9E3779B97F4A7C15)
 _MIX_TOO = np.uint64(0x243F6A8885A308D3)
 _HALF = np.uint64(32)
 
+DONE, TABLE_FULL = 0, 1
+"""What kernels that fill a table return; one that is stopped goes on when it is called again."""
+
 TABLE = types.uint64[::1]
 """The type of the slots."""
 
