@@ -93,7 +93,7 @@ def run_python(code: str, *arguments: str) -> str:
 HEAVY = """
 import sys
 loaded = {name.partition(".")[0] for name in sys.modules}
-print(*sorted(loaded & {"torch", "ray", "wandb", "matplotlib"}))
+print(*sorted(loaded & {"torch", "ray", "wandb", "matplotlib", "numba"}))
 """
 
 

@@ -18,7 +18,6 @@ from pydantic import ValidationError
 
 from lmray.corpus import SEPARATOR, ByteRange, Corpus, byte_ranges
 from lmray.dataset.manifest import (
-    DType,
     Manifest,
     ShardRow,
     ends_file,
@@ -90,7 +89,7 @@ def build(
             f"{loaded.fingerprint:.12}); choose another --name or delete it"
         )
     wanted = Manifest(
-        dtype=_dtype(loaded),
+        dtype=loaded.id_dtype,
         vocab_size=loaded.vocab_size,
         tokenizer=loaded.fingerprint,
         corpus=corpus.digest(),
@@ -130,10 +129,6 @@ def _can_share(one: str, other: str) -> bool:
         or other in one
         or any(one.endswith(other[:n]) or other.endswith(one[:n]) for n in lengths)
     )
-
-
-def _dtype(tokenizer: Tokenizer) -> DType:
-    return "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
 
 
 def _is_built(target: Path, wanted: Manifest) -> bool:
@@ -230,7 +225,7 @@ def make_shard(task: ShardTask) -> ShardRow:
     stat = Path(task.tokenizer).stat()
     tokenizer = _tokenizer(task.tokenizer, stat.st_ino, stat.st_mtime_ns)
     text = task.range.read()
-    ids = np.array(tokenizer.encode_bytes(text), dtype=_dtype(tokenizer))
+    ids = tokenizer.encode_to_numpy(text)
     ends = document_ends(text, ids, tokenizer.end_of_text)
     directory = Path(task.directory)
     row = ShardRow(

@@ -1,6 +1,7 @@
 """Pre-tokenization: text is cut at special tokens, then by a split pattern; merges stay inside."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import regex
 
@@ -14,6 +15,8 @@ END_OF_TEXT = "<|endoftext|>"
 
 _MARGIN = 8
 _BUFFER = 1 << 13
+
+Taken = TypeVar("Taken")
 
 
 class Pretokenizer:
@@ -45,27 +48,12 @@ class Pretokenizer:
                 pieces += self._compiled.findall(part)
         return pieces
 
-    def stream(self, chunks: Iterable[str]) -> Iterator[list[str]]:
-        """The pieces of the chunks' concatenation, in batches, holding only its undecided end.
+    def cut_settled(self, text: str) -> tuple[list[str], str]:
+        """The pieces that are the same whatever text follows, and the rest of `text` after them.
 
         Exact for patterns that never look behind a match, nor ahead of it beyond eight characters
         and the white space there: GPT-2's and its descendants are such patterns.
         """
-        held: list[str] = []
-        held_length, enough = 0, _BUFFER
-        for chunk in chunks:
-            held.append(chunk)
-            held_length += len(chunk)
-            if held_length >= enough:
-                pieces, rest = self._cut_settled("".join(held))
-                yield pieces
-                # Waiting for as much again keeps a very long piece in tiny chunks from being
-                # rescanned for each of them.
-                held, held_length, enough = [rest], len(rest), max(_BUFFER, 2 * len(rest))
-        yield self.cut("".join(held))
-
-    def _cut_settled(self, text: str) -> tuple[list[str], str]:
-        """The pieces that are the same whatever text follows, and the rest of `text` after them."""
         pieces: list[str] = []
         start = 0
         while True:
@@ -90,6 +78,28 @@ class Pretokenizer:
             if any(s != beginning and s.startswith(beginning) for s in self.special_tokens):
                 return place
         return len(text)
+
+
+def in_buffers(
+    chunks: Iterable[str], take: Callable[[str, bool], tuple[Taken, str]]
+) -> Iterator[Taken]:
+    """What `take` makes of the chunks' concatenation, of which it gets a few thousand at a time.
+
+    It is given a text and whether that is the last, and returns what it took and the rest, with
+    which the next text begins.
+    """
+    held: list[str] = []
+    held_length, enough = 0, _BUFFER
+    for chunk in chunks:
+        held.append(chunk)
+        held_length += len(chunk)
+        if held_length >= enough:
+            taken, rest = take("".join(held), False)
+            yield taken
+            # Waiting for as much again keeps a very long piece in tiny chunks from being
+            # rescanned for each of them.
+            held, held_length, enough = [rest], len(rest), max(_BUFFER, 2 * len(rest))
+    yield take("".join(held), True)[0]
 
 
 def _check_pattern(pattern: str) -> None:

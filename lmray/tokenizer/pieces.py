@@ -1,6 +1,7 @@
 """From one piece of text to its token ids, with a bounded memory of the pieces met lately."""
 
 from lmray.errors import UsageError
+from lmray.tokenizer.encoder import Encoder
 from lmray.tokenizer.merging import MergeTable, merge
 from lmray.tokenizer.text import to_bytes
 
@@ -35,6 +36,10 @@ class PieceIds(dict[str, tuple[int, ...]]):
                 self.clear()
             self[piece] = ids
         return ids
+
+    def encoder(self, dtype: str) -> Encoder:
+        """The same with kernels, for whole texts."""
+        return Encoder(self._byte_ids, self._merges, self._special_ids, dtype=dtype)
 
     def _encode(self, piece: str) -> tuple[int, ...]:
         if piece in self._special_ids:

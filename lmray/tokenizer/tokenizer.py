@@ -1,19 +1,23 @@
 """The Tokenizer: text to token ids and back."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import Literal, TypeVar
 
 import numpy as np
 
 from lmray.errors import UsageError
 from lmray.storage import canonical_json
-from lmray.tokenizer import gpt2_files
-from lmray.tokenizer.pattern import END_OF_TEXT, GPT2_PATTERN, Pretokenizer
+from lmray.tokenizer import gpt2_files, native
+from lmray.tokenizer.encoder import Encoder, NoSuchByteError
+from lmray.tokenizer.pattern import END_OF_TEXT, GPT2_PATTERN, Pretokenizer, in_buffers
 from lmray.tokenizer.pieces import PieceIds
 from lmray.tokenizer.text import to_text, well_formed, well_formed_chunks
+
+_Result = TypeVar("_Result")
 
 
 class Tokenizer:
@@ -40,6 +44,7 @@ class Tokenizer:
         ids = _ids_by_bytes(self.vocab)
         self._special_ids = {token: ids[token.encode()] for token in self.special_tokens}
         self._piece_ids = PieceIds(ids, self.merges, self._special_ids)
+        self._encoder: Encoder | None = None
 
     @classmethod
     def from_files(
@@ -60,6 +65,11 @@ class Tokenizer:
     def vocab_size(self) -> int:
         """One more than the greatest id: the rows an embedding needs."""
         return max(self.vocab) + 1
+
+    @property
+    def id_dtype(self) -> Literal["uint16", "uint32"]:
+        """The smallest of the two types that holds every id."""
+        return "uint16" if self.vocab_size <= 1 << 16 else "uint32"
 
     @property
     def special_ids(self) -> dict[str, int]:
@@ -92,20 +102,36 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The token ids of `text`, special tokens included; a lone surrogate reads as U+FFFD."""
-        return self._encode(well_formed(text))
+        text = well_formed(text)
+        encoder = self._native(len(text))
+        if encoder is None:
+            return self._encode(text)
+        return self._run(encoder.encode, text.encode()).tolist()
 
     def encode_bytes(self, data: bytes) -> list[int]:
         """The token ids of bytes that need not be valid UTF-8; `decode_bytes` gives them back."""
-        return self._encode(to_text(data))
+        encoder = self._native(len(data))
+        if encoder is None:
+            return self._encode(to_text(data))
+        return self._run(encoder.encode, data).tolist()
+
+    def encode_to_numpy(self, data: bytes | str) -> np.ndarray:
+        """`encode_bytes` or `encode` into an array of `id_dtype`, without a list between."""
+        if isinstance(data, str):
+            data = well_formed(data).encode()
+        encoder = self._native(len(data))
+        if encoder is None:
+            return np.array(self._encode(to_text(data)), dtype=self.id_dtype)
+        return self._run(encoder.encode, data)
 
     def encode_iterable(self, iterable: Iterable[str]) -> Iterator[int]:
         """The token ids of the strings' concatenation, one by one, holding little of it at a time.
 
-        Equal to encoding it whole, for the patterns that `Pretokenizer.stream` names.
+        Equal to encoding it whole, for the patterns that `Pretokenizer.cut_settled` names.
         """
-        for pieces in self._pretokenizer.stream(well_formed_chunks(iterable)):
-            for piece in pieces:
-                yield from self._piece_ids[piece]
+        yield from chain.from_iterable(
+            in_buffers(well_formed_chunks(iterable), self._encode_settled)
+        )
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`; bytes that are not valid UTF-8 become U+FFFD."""
@@ -134,8 +160,42 @@ class Tokenizer:
             lengths[token] = len(data)
         return lengths
 
+    def _native(self, num_bytes: int) -> Encoder | None:
+        """The kernels' encoder, once there is enough text to load it for and if there can be one.
+
+        What is left is `_encode`, for any pattern, which the kernels are held against.
+        """
+        if not native.worth_it(self.pattern, num_bytes):
+            return None
+        if self._encoder is None and Encoder.can_hold(self.vocab_size, len(self.merges)):
+            self._encoder = self._piece_ids.encoder(self.id_dtype)
+        return self._encoder
+
+    def _encode_settled(self, text: str, last: bool) -> tuple[list[int], str]:
+        """The ids that are the same whatever follows, or all, and the rest of `text`."""
+        if last:
+            return self.encode(text), ""
+        encoder = self._native(len(text))
+        if encoder is None:
+            pieces, rest = self._pretokenizer.cut_settled(text)
+            return self._ids_of(pieces), rest
+        data = text.encode()
+        ids, end = self._run(encoder.encode_settled, data)
+        return ids.tolist(), data[end:].decode()
+
+    def _run(self, encode: Callable[[bytes], _Result], data: bytes) -> _Result:
+        """Calls a method of the encoder, and says what is wrong where that only finds it."""
+        try:
+            return encode(data)
+        except NoSuchByteError as error:
+            (piece,) = error.args
+            self._piece_ids[to_text(piece)]
+            raise
+
     def _encode(self, text: str) -> list[int]:
-        pieces = self._pretokenizer.cut(text)
+        return self._ids_of(self._pretokenizer.cut(text))
+
+    def _ids_of(self, pieces: list[str]) -> list[int]:
         return list(chain.from_iterable(map(self._piece_ids.__getitem__, pieces)))
 
 

@@ -1,0 +1,96 @@
+"""How kernels are compiled, and the few machine operations that Python has no word for.
+
+Array indexes inside are signed, so numba would test each for being negative; `load8` and `load64`
+do not, and read where they are told: their callers keep inside the array.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+BYTES = types.Array(types.uint8, 1, "C", readonly=True)
+"""The type of text given to a kernel; arrays that can be written to pass as well."""
+
+
+def kernel(signature: Any) -> Any:
+    """Decorates a function that Python calls: compiled when defined, or read from the cache."""
+    return njit(signature, cache=True, nogil=True)
+
+
+def helper(function: Any) -> Any:
+    """Decorates a function that only kernels call: compiled as a part of them."""
+    return njit(function, nogil=True, forceinline=True)
+
+
+def operation(function: Any) -> Any:
+    """Decorates a function that says how to generate an operation's machine code."""
+    return intrinsic(function)
+
+
+@operation
+def load8(_context: Any, array: Any, _index: Any) -> Any:
+    """array[index] as int64, for an array of bytes."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = _place(context, builder, signature, arguments)
+        return builder.zext(builder.load(place), ir.IntType(64))
+
+    return types.int64(array, types.int64), generate
+
+
+@operation
+def load64(_context: Any, array: Any, _index: Any) -> Any:
+    """The eight bytes array[index : index + 8] as one little-endian uint64."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = _place(context, builder, signature, arguments)
+        word = ir.IntType(64)
+        return builder.load(builder.bitcast(place, word.as_pointer()), align=1)
+
+    return types.uint64(array, types.int64), generate
+
+
+@operation
+def within64(_context: Any, array: Any, _index: Any, _bits: Any, _low: Any, _count: Any) -> Any:
+    """Which of 64 bytes from `index` on lie in a range once `bits` are set in each, as bits.
+
+    The range begins at `low` and is of `count` values; vector instructions of any machine do it.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array, index, bits, low, count = arguments
+        byte, vector = ir.IntType(8), ir.VectorType(ir.IntType(8), 64)
+        everywhere = ir.Constant(ir.VectorType(ir.IntType(32), 64), [0] * 64)
+
+        def repeated(value: Any) -> Any:
+            undefined = ir.Constant(vector, ir.Undefined)
+            one = builder.insert_element(
+                undefined, builder.trunc(value, byte), ir.Constant(ir.IntType(32), 0)
+            )
+            return builder.shuffle_vector(one, undefined, everywhere)
+
+        place = _place(context, builder, signature, (array, index))
+        found = builder.load(builder.bitcast(place, vector.as_pointer()), align=1)
+        above = builder.sub(builder.or_(found, repeated(bits)), repeated(low))
+        inside = builder.icmp_unsigned("<", above, repeated(count))
+        return builder.bitcast(inside, ir.IntType(64))
+
+    integer = types.int64
+    return types.uint64(array, integer, integer, integer, integer), generate
+
+
+@operation
+def trailing_zeros(_context: Any, _word: Any) -> Any:
+    """How many of the lowest bits of a uint64 are 0; 64 for 0."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.int64(types.uint64), generate
+
+
+def _place(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    array = context.make_array(signature.args[0])(context, builder, arguments[0])
+    return builder.gep(array.data, [arguments[1]])
