@@ -75,6 +75,7 @@ def train_tokenizer(
         Tokenizer,
         count_pretokens,
         learn_merges,
+        native,
         save_tokenizer,
         vocabulary,
     )
@@ -108,6 +109,11 @@ def train_tokenizer(
     else:
         counts = Counter[bytes]()
         done, size = 0, sum(part.size for part in ranges)
+        if native.worth_it(GPT2_PATTERN, size):
+            # Named, for on a machine's first time it takes some fifteen seconds.
+            progress("token kernels", 0, 1, "set, compiled once a machine")
+            native.kernels()
+            progress("token kernels", 1, 1, "set, compiled once a machine")
         progress("count pre-tokens", 0, size, "bytes")
         for part in ranges:
             counts.update(
