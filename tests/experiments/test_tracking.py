@@ -1,4 +1,5 @@
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -20,11 +21,25 @@ def offline_records(folder: Path) -> list[wandb_internal_pb2.Record]:
             position += 32768 - position % 32768
             continue
         length, kind = struct.unpack_from("<HB", data, position + 4)
+        if position + 7 + length > len(data):  # still being written
+            break
         parts += data[position + 7 : position + 7 + length]
         position += 7 + length
         if kind in (1, 4):  # whole, or the last of its parts
             records.append(wandb_internal_pb2.Record.FromString(parts))
             parts = b""
+    return records
+
+
+def finished_records(folder: Path) -> list[wandb_internal_pb2.Record]:
+    """The records once the exit is among them: W&B's own process writes them, in its own time."""
+    deadline = time.monotonic() + 60
+    records = offline_records(folder)
+    while not any(record.HasField("exit") for record in records):
+        kinds = [record.WhichOneof("record_type") for record in records]
+        assert time.monotonic() < deadline, kinds
+        time.sleep(0.2)
+        records = offline_records(folder)
     return records
 
 
@@ -37,7 +52,7 @@ def test_an_offline_run_has_the_config_the_group_and_every_record(
     run = small_run(small_dataset, tracking=Tracking(wandb="offline", project="tests"))
     splits = open_splits(small_dataset)
     directory = execute(run, splits, tmp_path, report=lambda record: None, group="a-sweep")
-    records = offline_records(directory.path)
+    records = finished_records(directory.path)
     (begun,) = [r.run for r in records if r.HasField("run")]
     assert begun.run_group == "a-sweep"
     assert begun.project == "tests"
