@@ -102,6 +102,8 @@ def _following(
         while not last:
             last = ended.wait(0.5)
             records = read_lines(path)
+            # A run that goes on from a checkpoint first cuts off what came after it.
+            seen = min(seen, len(records))
             for record in records[seen:]:
                 report(record)
             seen = len(records)
