@@ -1,10 +1,11 @@
-"""A token dataset to read, and one to spoil."""
+"""A corpus and a tokenizer to build from; a token dataset to read, and one to spoil."""
 
 import shutil
 from pathlib import Path
 
 import pytest
 
+from lmray.corpus import Corpus
 from lmray.dataset import build
 from tests.dataset.samples import write_corpus, write_tokenizer
 
@@ -22,3 +23,13 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def spoilt(built: Path, tmp_path: Path) -> Path:
     """A copy of that dataset for one test to damage."""
     return shutil.copytree(built, tmp_path / "spoilt")
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Corpus:
+    return write_corpus(tmp_path / "corpus")
+
+
+@pytest.fixture
+def tokenizer_file(tmp_path: Path) -> Path:
+    return write_tokenizer(tmp_path / "tokenizer.json")
