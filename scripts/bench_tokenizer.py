@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from lmray.tokenizer import END_OF_TEXT, GPT2_PATTERN, Pretokenizer, Tokenizer, native
-from lmray.tokenizer.counting import PretokenCounter, count_by_regex
+from lmray.tokenizer.counting import NativeCounter, RegexCounter
 
 TEXTS = ["tinystories-train", "tinystories-valid", "webtext-train", "webtext-valid"]
 
@@ -83,15 +83,15 @@ def counters(path: Path) -> Contestants:
     data = path.read_bytes()
     pretokenizer = Pretokenizer(GPT2_PATTERN, [END_OF_TEXT])
 
-    def arrays() -> PretokenCounter:
-        counter = PretokenCounter([END_OF_TEXT])
+    def arrays() -> NativeCounter:
+        counter = NativeCounter([END_OF_TEXT])
         counter.add(data)
         return counter
 
     return {
-        "lmray": lambda: arrays().total(),
+        "lmray": lambda: arrays().counts().as_counter(),
         "lmray, kept in arrays": arrays,
-        "regex": lambda: count_by_regex(data, pretokenizer),
+        "regex": lambda: RegexCounter(pretokenizer).add(data),
     }
 
 

@@ -18,6 +18,7 @@ PACKAGE = Path(lmray.__file__).parent
 
 ORDER = [
     "errors",
+    "machine",
     "progress",
     "refusal",
     "storage",

@@ -35,13 +35,15 @@ def quickstart(
     from lmray.experiments.run_directory import RunDirectory
     from lmray.experiments.space import load_space
     from lmray.experiments.trained import continue_text, load_trained
+    from lmray.machine import total_memory
+    from lmray.tokenizer.build import Recipe
 
     with progress() as show:
         prepared = prepare_sources(corpus, [], root, show)
         name = f"quickstart-{prepared.name}-{vocab_size}"
         err.print(f"[bold]1[/bold] tokenizer of {vocab_size:,} ids")
         tokenizer, _ = train_tokenizer(
-            prepared, root / "tokenizer" / name, vocab_size, 1, address, show
+            prepared, root, name, Recipe(vocab_size), 1, address, show, memory=total_memory() // 2
         )
         err.print("[bold]2[/bold] token shards")
         tokens = root / "tokens" / name

@@ -4,9 +4,9 @@ Text and tokens never pass through Ray's object store, only pre-token counts do.
 """
 
 import logging
-from collections import Counter
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import numpy as np
@@ -15,41 +15,78 @@ import ray.data
 
 from lmray.corpus import ByteRange
 from lmray.dataset import ShardRow, ShardTask, make_shard
-from lmray.progress import Progress, silent
-from lmray.tokenizer import count_pretokens
+from lmray.machine import peak_memory
+from lmray.progress import Progress
+from lmray.tokenizer.corpus_counts import PHASE, CountRanges, CountRule, Effort, count_range
+from lmray.tokenizer.counting import merge_counts, pretoken_counter
+from lmray.tokenizer.counts import PretokenCounts
 
 
-def count_ranges(
-    ranges: Sequence[ByteRange],
-    *,
-    pattern: str,
-    special_tokens: Sequence[str],
-    num_cpus: int,
-    progress: Progress = silent,
-) -> Counter[bytes]:
-    """Counts the pre-tokens of all ranges, each counted by one task, `num_cpus` at a time."""
+def count_ranges(num_cpus: int, *, most_tables: int = 64, fan_in: int = 8) -> CountRanges:
+    """The lmray.tokenizer.CountRanges that counts on the cluster, `num_cpus` tasks at a time.
 
-    def count(batch: dict[str, np.ndarray]) -> pa.Table:
-        (part,) = _ranges(batch)
-        counts = count_pretokens(part.read(), pattern=pattern, special_tokens=special_tokens)
-        return pa.table(
-            {
-                "pretoken": pa.array(counts.keys(), pa.binary()),
-                "count": pa.array(counts.values(), pa.int64()),
-                "bytes": pa.array([part.size] + [0] * (len(counts) - 1), pa.int64()),
-            }
-        )
+    A task returns the counts of one range as one row of arrays. As long as there are more than
+    `most_tables` of them, further tasks add up `fan_in` each; the rest is added up here.
+    """
 
-    total: Counter[bytes] = Counter()
-    done, size = 0, sum(part.size for part in ranges)
-    items = [asdict(part) for part in ranges]
-    progress("count pre-tokens", 0, size, "bytes")
-    for table in _run(items, count, num_cpus):
-        keys, values = table["pretoken"].to_pylist(), table["count"].to_pylist()
-        total.update(dict(zip(keys, values, strict=True)))
-        done += sum(table["bytes"].to_pylist())
-        progress("count pre-tokens", done, size, "bytes")
-    return total
+    def count_all(
+        ranges: Sequence[ByteRange], rule: CountRule, progress: Progress
+    ) -> tuple[PretokenCounts, Effort]:
+        def count(batch: dict[str, np.ndarray]) -> pa.Table:
+            (part,) = _ranges(batch)
+            counter = pretoken_counter(
+                rule.pattern, rule.special_tokens, num_bytes=part.size, memory=rule.memory
+            )
+            effort = count_range(counter, part, rule.sample)
+            return _row(counter.counts(), replace(effort, worker_peak_bytes=peak_memory()))
+
+        def add(table: pa.Table) -> pa.Table:
+            begun = time.perf_counter()
+            counted = [_counted(row) for row in table.to_pylist()]
+            total = merge_counts((counts for counts, _ in counted), memory=rule.memory)
+            reduced = Effort(
+                reduce_seconds=time.perf_counter() - begun, worker_peak_bytes=peak_memory()
+            )
+            return _row(total, sum((effort for _, effort in counted), reduced))
+
+        size = sum(part.size for part in ranges)
+        steps: list[tuple[Any, int]] = [(count, 1)]
+        tables = len(ranges)
+        while tables > most_tables:
+            steps.append((add, fan_in))
+            tables = -(-tables // fan_in)
+        effort = Effort()
+
+        def arriving() -> Iterator[PretokenCounts]:
+            nonlocal effort
+            for table in _run([asdict(part) for part in ranges], steps, num_cpus):
+                for row in table.to_pylist():
+                    counts, more = _counted(row)
+                    effort += more
+                    progress(PHASE, effort.read_bytes, size, "bytes")
+                    yield counts
+
+        progress(PHASE, 0, size, "bytes")
+        return merge_counts(arriving(), memory=rule.memory), effort
+
+    return count_all
+
+
+def _row(counts: PretokenCounts, effort: Effort) -> pa.Table:
+    arrays = {"data": counts.data, "ends": counts.ends, "counts": counts.counts}
+    row = {name: array.tobytes() for name, array in arrays.items()} | asdict(effort)
+    schema = [(name, pa.large_binary()) for name in arrays]
+    schema += [(f.name, pa.int64() if f.type is int else pa.float64()) for f in fields(effort)]
+    return pa.Table.from_pylist([row], schema=pa.schema(schema))
+
+
+def _counted(row: dict[str, Any]) -> tuple[PretokenCounts, Effort]:
+    counts = PretokenCounts(
+        data=np.frombuffer(row.pop("data"), dtype=np.uint8),
+        ends=np.frombuffer(row.pop("ends"), dtype=np.int64),
+        counts=np.frombuffer(row.pop("counts"), dtype=np.int64),
+    )
+    return counts, Effort(**row)
 
 
 def run_tasks(num_cpus: int) -> Callable[[Sequence[ShardTask]], Iterator[ShardRow]]:
@@ -79,7 +116,7 @@ def run_tasks(num_cpus: int) -> Callable[[Sequence[ShardTask]], Iterator[ShardRo
             }
             for task in tasks
         ]
-        for table in _run(items, make, num_cpus) if items else ():
+        for table in _run(items, [(make, 1)], num_cpus) if items else ():
             yield from (ShardRow.model_validate(row) for row in table.to_pylist())
 
     return run
@@ -90,12 +127,23 @@ def _ranges(batch: dict[str, np.ndarray]) -> list[ByteRange]:
     return [ByteRange(str(path), int(start), int(end)) for path, start, end in columns]
 
 
-def _run(items: list[dict[str, Any]], function: Any, num_cpus: int) -> Iterator[pa.Table]:
-    """The tables that `function` returns for each item, as they come."""
+def _run(
+    items: list[dict[str, Any]], steps: Sequence[tuple[Any, int]], num_cpus: int
+) -> Iterator[pa.Table]:
+    """The tables that come out of the last step, as they come.
+
+    A step is a function and how many rows it is given at a time; of the first, a row is an item.
+    """
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-        function, batch_size=1, concurrency=min(num_cpus, len(items)), num_cpus=1
-    )
+    dataset = ray.data.from_items(items, override_num_blocks=len(items))
+    for number, (function, rows) in enumerate(steps):
+        dataset = dataset.map_batches(
+            function,
+            batch_size=rows,
+            batch_format="numpy" if number == 0 else "pyarrow",
+            concurrency=min(num_cpus, len(items)),
+            num_cpus=1,
+        )
     yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)

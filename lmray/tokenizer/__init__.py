@@ -1,6 +1,7 @@
 """Byte-level BPE: pre-tokenization, learning merges, encoding and decoding, file formats."""
 
 from lmray.tokenizer.counting import count_pretokens
+from lmray.tokenizer.counts import PretokenCounts
 from lmray.tokenizer.files import load as load_tokenizer
 from lmray.tokenizer.files import save as save_tokenizer
 from lmray.tokenizer.pattern import END_OF_TEXT, GPT2_PATTERN, Pretokenizer
@@ -10,6 +11,7 @@ from lmray.tokenizer.training import learn_merges, train_bpe, vocabulary
 __all__ = [
     "END_OF_TEXT",
     "GPT2_PATTERN",
+    "PretokenCounts",
     "Pretokenizer",
     "Tokenizer",
     "count_pretokens",

@@ -1,48 +1,104 @@
 """Counting pre-tokens: all that learning merges needs to know of a corpus."""
 
 from collections import Counter
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 import numpy as np
 
+from lmray.errors import PreflightError
 from lmray.tokenizer import native
 from lmray.tokenizer.classes import character_classes
-from lmray.tokenizer.pattern import Pretokenizer
+from lmray.tokenizer.counts import PretokenCounts
+from lmray.tokenizer.pattern import GPT2_PATTERN, Pretokenizer
 from lmray.tokenizer.specials import SpecialTokens
 from lmray.tokenizer.text import to_bytes, to_text
 
+UNBOUNDED = 1 << 62
+"""A memory limit that is none."""
 
-def count_pretokens(data: bytes, *, pattern: str, special_tokens: Sequence[str]) -> Counter[bytes]:
-    """How often each pre-token occurs in `data`, special tokens left out.
 
-    The counts of parts add up to those of the whole where each cut is a special token's end.
+class PretokenCounter(Protocol):
+    """Adds up pre-tokens over any number of texts, special tokens left out.
+
+    The counts of parts add up to those of the whole where each cut is a special token's end. Both
+    kinds raise PreflightError where the distinct pre-tokens need more memory than allowed.
     """
-    pretokenizer = Pretokenizer(pattern, special_tokens)
-    if native.worth_it(pattern, len(data)):
-        counter = PretokenCounter(special_tokens)
-        counter.add(data)
-        return counter.total()
-    return count_by_regex(data, pretokenizer)
+
+    def add(self, data: bytes) -> None:
+        """Counts the pre-tokens of one more text."""
+
+    def counts(self) -> PretokenCounts:
+        """The pre-tokens met so far."""
 
 
-def count_by_regex(data: bytes, pretokenizer: Pretokenizer) -> Counter[bytes]:
-    """`count_pretokens` for any pattern, and what its kernel is held against."""
-    pieces = Counter(pretokenizer.cut(to_text(data)))
-    for token in pretokenizer.special_tokens:
-        del pieces[token]
-    return Counter({to_bytes(piece): count for piece, count in pieces.items()})
+def pretoken_counter(
+    pattern: str, special_tokens: Sequence[str], *, num_bytes: int, memory: int = UNBOUNDED
+) -> PretokenCounter:
+    """The counter to use for `num_bytes` of text, which keeps to about `memory` bytes."""
+    if native.worth_it(pattern, num_bytes):
+        return NativeCounter(special_tokens, memory=memory)
+    return RegexCounter(Pretokenizer(pattern, special_tokens), memory=memory)
 
 
-class PretokenCounter:
-    """Counts of the pre-tokens of GPT-2's pattern over any number of texts, in flat arrays."""
+def count_pretokens(data: bytes, *, pattern: str, special_tokens: Sequence[str]) -> PretokenCounts:
+    """How often each pre-token occurs in `data`, special tokens left out."""
+    counter = pretoken_counter(pattern, special_tokens, num_bytes=len(data))
+    counter.add(data)
+    return counter.counts()
+
+
+def merge_counts(tables: Iterable[PretokenCounts], *, memory: int = UNBOUNDED) -> PretokenCounts:
+    """The sum of several counts, which are taken one at a time.
+
+    Raises PreflightError where it needs more than about `memory` bytes.
+    """
+    few: Counter[bytes] = Counter()
+    counter = None
+    for table in tables:
+        if counter is None and native.worth_it(GPT2_PATTERN, len(table.data)):
+            counter = NativeCounter([], memory=memory)
+            counter.add_counts(PretokenCounts.of(few))
+        if counter is None:
+            few.update(table.as_counter())
+        else:
+            counter.add_counts(table)
+    return PretokenCounts.of(few) if counter is None else counter.counts()
+
+
+class RegexCounter:
+    """Counts by any pattern; what the kernels are held against."""
+
+    _ENTRY = 200
+    """Bytes of one entry of a Counter, its key included, for the short keys that text has."""
+
+    def __init__(self, pretokenizer: Pretokenizer, *, memory: int = UNBOUNDED) -> None:
+        self._pretokenizer = pretokenizer
+        self._memory = memory
+        self._counts: Counter[str] = Counter()
+
+    def add(self, data: bytes) -> None:
+        """Counts the pre-tokens of one more text."""
+        self._counts.update(self._pretokenizer.cut(to_text(data)))
+        for token in self._pretokenizer.special_tokens:
+            del self._counts[token]
+        check_memory(len(self._counts), len(self._counts) * self._ENTRY, self._memory)
+
+    def counts(self) -> PretokenCounts:
+        """The pre-tokens met so far, in the order in which they were met."""
+        return PretokenCounts.of({to_bytes(piece): count for piece, count in self._counts.items()})
+
+
+class NativeCounter:
+    """Counts by GPT-2's pattern with the kernels, in flat arrays; one thread at a time."""
 
     _SLOTS = 1 << 14
     _ARENA = 1 << 16
 
-    def __init__(self, special_tokens: Sequence[str]) -> None:
+    def __init__(self, special_tokens: Sequence[str], *, memory: int = UNBOUNDED) -> None:
         """Loads the kernels."""
         self._kernels = native.kernels()
+        self._memory = memory
         self._specials = SpecialTokens(dict.fromkeys(special_tokens, 0))
         self._classes = character_classes()
         self._slots = np.zeros(self._SLOTS * self._kernels.WIDTH, dtype=np.uint64)
@@ -66,25 +122,54 @@ class PretokenCounter:
             self._counts,
             self._classes,
         ):
-            if status == self._kernels.TABLE_FULL:
-                self._grow_table()
-            else:
-                # The pre-token that had no room may be longer than all there is.
-                self._arena = _doubled(self._arena, at_least=len(data))
+            self._make_room(status, at_least=len(data))
         self._distinct, self._used = map(int, state[2:])
 
-    def total(self) -> Counter[bytes]:
-        """The pre-tokens and their counts, in the order in which they were first met."""
-        kept = self._arena[: self._used].tobytes()
-        ends = self._ends[: self._distinct].tolist()
-        pretokens = [kept[start:end] for start, end in pairwise([0, *ends])]
-        return Counter(dict(zip(pretokens, self._counts[: self._distinct].tolist(), strict=True)))
+    def add_counts(self, counts: PretokenCounts) -> None:
+        """Adds what another has counted."""
+        state = np.array([0, 0, self._distinct, self._used], dtype=np.int64)
+        while status := self._kernels.add_counts(
+            counts.data,
+            counts.ends,
+            counts.counts,
+            state,
+            self._slots,
+            self._arena,
+            self._ends,
+            self._counts,
+        ):
+            self._make_room(status, at_least=len(counts.data))
+        self._distinct, self._used = map(int, state[2:])
 
-    def _grow_table(self) -> None:
-        grown = np.zeros(2 * len(self._slots), dtype=np.uint64)
-        self._kernels.rehash(self._slots, grown)
-        self._slots = grown
-        self._ends, self._counts = _doubled(self._ends), _doubled(self._counts)
+    def counts(self) -> PretokenCounts:
+        """The pre-tokens met so far, in the order in which they were met."""
+        return PretokenCounts(
+            self._arena[: self._used].copy(),
+            self._ends[: self._distinct].copy(),
+            self._counts[: self._distinct].copy(),
+        )
+
+    def _make_room(self, status: int, *, at_least: int) -> None:
+        if status == self._kernels.TABLE_FULL:
+            # Old and new table are both there for a moment.
+            needed = 3 * self._slots.nbytes + 6 * self._ends.nbytes + self._arena.nbytes
+            check_memory(len(self._ends), needed, self._memory)
+            grown = np.zeros(2 * len(self._slots), dtype=np.uint64)
+            self._kernels.rehash(self._slots, grown)
+            self._slots = grown
+            self._ends, self._counts = _doubled(self._ends), _doubled(self._counts)
+        else:
+            # The pre-token that had no room may be longer than all there is.
+            self._arena = _doubled(self._arena, at_least=at_least)
+
+
+def check_memory(distinct: int, needed: int, allowed: int) -> None:
+    """Raises PreflightError if `distinct` pre-tokens need more bytes than are allowed."""
+    if needed > allowed:
+        raise PreflightError(
+            f"{distinct:,} distinct pre-tokens need {needed / 1e9:.2f} GB, more than the "
+            f"{allowed / 1e9:.2f} GB allowed; count a sample with --max-bytes or raise --memory"
+        )
 
 
 def _doubled(array: np.ndarray, *, at_least: int = 0) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import heapq
 import sys
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -10,7 +10,8 @@ from pathlib import Path
 from lmray.corpus.ranges import SEPARATOR, ByteRange, byte_ranges
 from lmray.errors import PreflightError, UsageError
 from lmray.progress import Progress, silent
-from lmray.tokenizer.counting import count_pretokens
+from lmray.tokenizer.counting import pretoken_counter
+from lmray.tokenizer.counts import PretokenCounts
 from lmray.tokenizer.merging import Pair, replace_pair
 from lmray.tokenizer.pattern import GPT2_PATTERN
 
@@ -34,20 +35,20 @@ def train_bpe(
     Ids are the 256 bytes, the merges in order, then the special tokens. Raises as `learn_merges`.
     """
     check_vocab_size(vocab_size, special_tokens)
-    counts: Counter[bytes] = Counter()
     chunks = _chunks(input_path, special_tokens)
+    size = chunks[-1].end if chunks else 0
+    counter = pretoken_counter(pattern, special_tokens, num_bytes=size)
     for chunk in chunks:
-        text = chunk.read()
-        counts.update(count_pretokens(text, pattern=pattern, special_tokens=special_tokens))
-        progress("pre-tokens", chunk.end, chunks[-1].end, "bytes")
+        counter.add(chunk.read())
+        progress("pre-tokens", chunk.end, size, "bytes")
     merges = learn_merges(
-        counts, vocab_size=vocab_size, special_tokens=special_tokens, progress=progress
+        counter.counts(), vocab_size=vocab_size, special_tokens=special_tokens, progress=progress
     )
     return vocabulary(merges, special_tokens), merges
 
 
 def learn_merges(
-    counts: Mapping[bytes, int],
+    counts: PretokenCounts,
     *,
     vocab_size: int,
     special_tokens: Sequence[str],
@@ -59,7 +60,7 @@ def learn_merges(
     PreflightError, saying how many merges there are, if `counts` gives too few.
     """
     wanted = check_vocab_size(vocab_size, special_tokens)
-    learner = _Learner(counts)
+    learner = _Learner(counts.as_counter())
     merges: list[tuple[bytes, bytes]] = []
     while len(merges) < wanted:
         pair = learner.most_frequent()

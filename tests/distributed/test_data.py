@@ -1,13 +1,15 @@
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lmray.corpus import Corpus, byte_ranges
+from lmray.corpus.sampling import DocumentSample
 from lmray.dataset import build, open_splits
 from lmray.distributed.data import count_ranges, run_tasks
-from lmray.tokenizer import END_OF_TEXT, GPT2_PATTERN, count_pretokens, load_tokenizer
+from lmray.progress import silent
+from lmray.tokenizer import END_OF_TEXT, GPT2_PATTERN, load_tokenizer
+from lmray.tokenizer.corpus_counts import CountRule, count_here
 from tests.small import write_corpus, write_tokenizer
 
 pytestmark = pytest.mark.ray
@@ -24,21 +26,23 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_counts_of_two_tasks_at_a_time_are_those_of_the_whole_text(corpus: Corpus):
+@pytest.mark.parametrize("shape", [{}, {"most_tables": 2, "fan_in": 3}], ids=["flat", "tree"])
+def test_counts_by_ray_are_those_of_this_process(corpus: Corpus, shape: dict[str, int]):
     seen: list[tuple[int, int]] = []
     ranges = byte_ranges(corpus.train[0], target_bytes=7_000)
-    assert len(ranges) > 4
-    counts = count_ranges(
-        ranges,
-        pattern=GPT2_PATTERN,
-        special_tokens=[END_OF_TEXT],
-        num_cpus=2,
-        progress=lambda phase, done, total, unit: seen.append((done, total)),
+    assert len(ranges) > 8
+    rule = CountRule(GPT2_PATTERN, (END_OF_TEXT,), DocumentSample(0.5, seed=1), memory=1 << 30)
+    expected, here = count_here(ranges, rule, silent)
+    counts, effort = count_ranges(2, **shape)(
+        ranges, rule, lambda phase, done, total, unit: seen.append((done, total))
     )
-    whole = corpus.train[0].read_bytes()
-    assert counts == count_pretokens(whole, pattern=GPT2_PATTERN, special_tokens=[END_OF_TEXT])
-    assert isinstance(counts, Counter)
-    assert seen[-1] == (len(whole), len(whole))
+    assert counts.as_counter() == expected.as_counter()
+    size = corpus.train[0].stat().st_size
+    assert seen[0] == (0, size)
+    assert seen[-1] == (size, size)
+    assert effort.read_bytes == here.read_bytes == size
+    assert effort.counted_bytes == here.counted_bytes
+    assert effort.worker_peak_bytes > 1 << 20
 
 
 @pytest.mark.usefixtures("local_ray")

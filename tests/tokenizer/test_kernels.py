@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from lmray.tokenizer import END_OF_TEXT, GPT2_PATTERN, Pretokenizer, Tokenizer, native
 from lmray.tokenizer.classes import LETTER, NUMBER, OTHER, SPACE, character_classes
-from lmray.tokenizer.counting import PretokenCounter, count_by_regex
+from lmray.tokenizer.counting import NativeCounter, RegexCounter
 from lmray.tokenizer.encoder import Encoder, NoSuchByteError
 from lmray.tokenizer.merging import MergeTable, merge
 from lmray.tokenizer.specials import SpecialTokens
@@ -37,6 +37,12 @@ any_bytes = st.lists(
 
 small_documents = st.lists(st.text("abs't1!é  \n", max_size=12), max_size=60).map(" ".join)
 """Many pre-tokens over few characters, some of them often."""
+
+
+def by_regex(data: bytes, pretokenizer: Pretokenizer) -> Counter[bytes]:
+    counter = RegexCounter(pretokenizer)
+    counter.add(data)
+    return counter.counts().as_counter()
 
 
 def scanned(data: bytes) -> list[bytes]:
@@ -94,30 +100,47 @@ def test_scanner_on_each_character() -> None:
 
 @given(any_bytes | small_documents.map(str.encode))
 def test_counts_equal_those_by_regex(data: bytes) -> None:
-    counter = PretokenCounter(SPECIALS)
+    counter = NativeCounter(SPECIALS)
     counter.add(data)
-    expected = count_by_regex(data, Pretokenizer(GPT2_PATTERN, SPECIALS))
-    assert list(counter.total().items()) == list(expected.items())
+    expected = by_regex(data, Pretokenizer(GPT2_PATTERN, SPECIALS))
+    assert list(counter.counts().as_counter().items()) == list(expected.items())
 
 
 @given(st.lists(any_bytes, max_size=4))
 def test_counts_add_up_over_texts(texts: list[bytes]) -> None:
-    counter = PretokenCounter(SPECIALS)
+    counter = NativeCounter(SPECIALS)
     expected: Counter[bytes] = Counter()
     for text in texts:
         counter.add(text)
-        expected += count_by_regex(text, Pretokenizer(GPT2_PATTERN, SPECIALS))
-    assert counter.total() == expected
+        expected += by_regex(text, Pretokenizer(GPT2_PATTERN, SPECIALS))
+    assert counter.counts().as_counter() == expected
+
+
+@given(st.lists(any_bytes, max_size=4))
+def test_counts_of_several_counters_add_up(texts: list[bytes]) -> None:
+    total = NativeCounter([])
+    expected: Counter[bytes] = Counter()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(NativeCounter, "_SLOTS", 2)
+        patch.setattr(NativeCounter, "_ARENA", 1)
+        small = NativeCounter([])
+    for text in texts:
+        counter = NativeCounter(SPECIALS)
+        counter.add(text)
+        total.add_counts(counter.counts())
+        small.add_counts(counter.counts())
+        expected += by_regex(text, Pretokenizer(GPT2_PATTERN, SPECIALS))
+    assert total.counts().as_counter() == small.counts().as_counter() == expected
 
 
 @given(any_bytes | small_documents.map(str.encode))
 def test_counting_grows_from_the_smallest_tables(data: bytes) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PretokenCounter, "_SLOTS", 2)
-        patch.setattr(PretokenCounter, "_ARENA", 1)
-        counter = PretokenCounter([])
+        patch.setattr(NativeCounter, "_SLOTS", 2)
+        patch.setattr(NativeCounter, "_ARENA", 1)
+        counter = NativeCounter([])
     counter.add(data)
-    assert counter.total() == count_by_regex(data, Pretokenizer(GPT2_PATTERN, []))
+    assert counter.counts().as_counter() == by_regex(data, Pretokenizer(GPT2_PATTERN, []))
 
 
 def colliding(count: int) -> list[bytes]:
@@ -155,9 +178,9 @@ def test_equal_hashes_do_not_make_pretokens_one(encoder: Encoder) -> None:
     assert len(set(pretokens)) == 5
     text = b"\n".join([*pretokens, *pretokens[:2], pretokens[0][:-1] + b"!"])
     assert scanned(text)[::2] == text.split(b"\n")
-    counter = PretokenCounter([])
+    counter = NativeCounter([])
     counter.add(text)
-    assert counter.total() == count_by_regex(text, Pretokenizer(GPT2_PATTERN, []))
+    assert counter.counts().as_counter() == by_regex(text, Pretokenizer(GPT2_PATTERN, []))
     assert encoder.encode(text).tolist() == small_tokenizer()._encode(to_text(text))
 
 
@@ -166,9 +189,9 @@ def test_keys_that_differ_only_in_length_or_the_middle() -> None:
     pieces = [b"\0" * n for n in range(1, 30)]
     pieces += [b"." * n + b"!" + b"." * (20 - n) for n in range(21)]
     text = b"a".join(pieces) + b"a" + b"a".join(pieces)
-    counter = PretokenCounter([])
+    counter = NativeCounter([])
     counter.add(text)
-    assert counter.total() == count_by_regex(text, Pretokenizer(GPT2_PATTERN, []))
+    assert counter.counts().as_counter() == by_regex(text, Pretokenizer(GPT2_PATTERN, []))
 
 
 @given(any_bytes | hard_text.map(lambda text: text.encode("utf-8", "replace")))
@@ -298,9 +321,11 @@ def test_real_text_as_tiktoken(
 @pytest.mark.parametrize("name", FILES)
 def test_real_text_counts_as_by_regex(data_dir: Path, name: str) -> None:
     data = (data_dir / f"{name}.txt").read_bytes()
-    counter = PretokenCounter([END_OF_TEXT])
+    counter = NativeCounter([END_OF_TEXT])
     counter.add(data)
-    assert counter.total() == count_by_regex(data, Pretokenizer(GPT2_PATTERN, [END_OF_TEXT]))
+    assert counter.counts().as_counter() == by_regex(
+        data, Pretokenizer(GPT2_PATTERN, [END_OF_TEXT])
+    )
 
 
 @pytest.mark.usefixtures("loaded")

@@ -3,6 +3,7 @@
 Importing it imports numba, and compiles the kernels where the cache does not hold them yet.
 """
 
+from lmray.tokenizer.kernels.add_counts import add_counts
 from lmray.tokenizer.kernels.count import count
 from lmray.tokenizer.kernels.encode import LONGEST, NO_SUCH_BYTE, OUT_FULL, encode
 from lmray.tokenizer.kernels.pairs import FREE, ID_LIMIT, RANK_LIMIT, fill_pairs
@@ -19,6 +20,7 @@ __all__ = [
     "RANK_LIMIT",
     "TABLE_FULL",
     "WIDTH",
+    "add_counts",
     "count",
     "encode",
     "fill_pairs",
