@@ -21,6 +21,7 @@ ORDER = [
     "progress",
     "refusal",
     "storage",
+    "threads",
     "config",
     "presets",
     "corpus",

@@ -67,7 +67,7 @@ def _packages() -> list[dict[str, Any]]:
 
 
 def _cores() -> dict[str, Any]:
-    from lmray.training.device import available_cores
+    from lmray.threads import available_cores
 
     return _check("cores", True, str(available_cores()))
 

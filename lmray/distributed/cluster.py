@@ -11,7 +11,7 @@ from typing import Any
 import ray
 
 from lmray.errors import PreflightError
-from lmray.training.device import available_cores
+from lmray.threads import available_cores
 
 
 @contextmanager

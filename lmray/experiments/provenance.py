@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from lmray.training.device import available_cores
+from lmray.threads import available_cores
 
 _PACKAGES = ("lmray", "torch", "numpy", "ray", "regex", "safetensors")
 

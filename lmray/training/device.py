@@ -1,12 +1,12 @@
 """What a run computes on: the device and the number of CPU threads."""
 
-import os
 from typing import Literal
 
 import torch
 
 from lmray.config import Run
 from lmray.errors import PreflightError
+from lmray.threads import available_cores
 
 
 def resolve_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -28,10 +28,3 @@ def resolve_threads(run: Run) -> int:
     if run.execution.threads != "auto":
         return run.execution.threads
     return max(1, available_cores() // run.execution.workers)
-
-
-def available_cores() -> int:
-    """CPU cores this process may use: those it was granted, where the system tells."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

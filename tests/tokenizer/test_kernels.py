@@ -51,9 +51,13 @@ def cut(data: bytes) -> list[bytes]:
     return [to_bytes(piece) for piece in Pretokenizer(GPT2_PATTERN, []).cut(to_text(data))]
 
 
+def by_regex(text: str, tokenizer: Tokenizer | None = None) -> list[int]:
+    return (tokenizer or small_tokenizer())._encoder.encode_by_regex(text)
+
+
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
-    return small_tokenizer()._piece_ids.encoder("uint16")
+    return small_tokenizer()._encoder.piece_ids.encoder("uint16")
 
 
 def test_classes_are_those_of_regex() -> None:
@@ -158,7 +162,7 @@ def test_equal_hashes_do_not_make_pretokens_one(encoder: Encoder) -> None:
     counter = PretokenCounter([])
     counter.add(text)
     assert counter.total() == count_by_regex(text, Pretokenizer(GPT2_PATTERN, []))
-    assert encoder.encode(text).tolist() == small_tokenizer()._encode(to_text(text))
+    assert encoder.encode(text).tolist() == by_regex(to_text(text))
 
 
 def test_keys_that_differ_only_in_length_or_the_middle() -> None:
@@ -173,41 +177,41 @@ def test_keys_that_differ_only_in_length_or_the_middle() -> None:
 
 @given(any_bytes | hard_text.map(lambda text: text.encode("utf-8", "replace")))
 def test_encoder_gives_the_same_ids(encoder: Encoder, data: bytes) -> None:
-    expected = small_tokenizer()._encode(to_text(data))
+    expected = by_regex(to_text(data))
     assert encoder.encode(data).tolist() == expected
     assert encoder.encode(data).tolist() == expected  # now from the cache
 
 
 @given(st.lists(any_bytes, max_size=5), st.integers(1, 5))
 def test_a_tiny_cache_changes_nothing(texts: list[bytes], most: int) -> None:
-    pieces = small_tokenizer()._piece_ids
-    tiny = Encoder(pieces._byte_ids, pieces._merges, pieces._special_ids, most=most)
+    pieces = small_tokenizer()._encoder.piece_ids
+    tiny = Encoder(pieces._byte_ids, pieces._merges, pieces.special_ids, most=most)
     for text in texts:
-        assert tiny.encode(text).tolist() == small_tokenizer()._encode(to_text(text))
-        assert np.count_nonzero(tiny._slots[2::4]) <= most
+        assert tiny.encode(text).tolist() == by_regex(to_text(text))
+        assert np.count_nonzero(tiny._idle[0].slots[2::4]) <= most
 
 
 @given(any_bytes | small_documents.map(str.encode), st.integers(1, 9))
 def test_encoding_goes_on_where_it_had_no_room(data: bytes, out: int) -> None:
     """The smallest table, which grows, and room for a few ids at a time."""
-    pieces = small_tokenizer()._piece_ids
+    pieces = small_tokenizer()._encoder.piece_ids
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lmray.tokenizer.encoder._FIRST_WORDS", 8)
         patch.setattr("lmray.tokenizer.encoder._OUT", out)
-        small = Encoder(pieces._byte_ids, pieces._merges, pieces._special_ids)
-    assert small.encode(data).tolist() == small_tokenizer()._encode(to_text(data))
+        small = Encoder(pieces._byte_ids, pieces._merges, pieces.special_ids)
+    assert small.encode(data).tolist() == by_regex(to_text(data))
 
 
 def test_the_cache_is_bounded() -> None:
-    pieces = small_tokenizer()._piece_ids
-    bounded = Encoder(pieces._byte_ids, pieces._merges, pieces._special_ids, most=64)
+    pieces = small_tokenizer()._encoder.piece_ids
+    bounded = Encoder(pieces._byte_ids, pieces._merges, pieces.special_ids, most=64)
     text = " ".join(
         f"there{number} gather{number * 7}{'!' * (number % 70)}" for number in range(5_000)
     )
     for _ in range(2):
-        assert bounded.encode(text.encode()).tolist() == small_tokenizer()._encode(text)
-        assert len(bounded._slots) == 4 * 128
-        assert 0 < np.count_nonzero(bounded._slots[2::4]) <= 64
+        assert bounded.encode(text.encode()).tolist() == by_regex(text)
+        assert len(bounded._idle[0].slots) == 4 * 128
+        assert 0 < np.count_nonzero(bounded._idle[0].slots[2::4]) <= 64
 
 
 @given(tables(), st.lists(st.integers(0, LETTERS - 1), min_size=1, max_size=200))
@@ -240,7 +244,7 @@ def test_numpy_gets_the_same_ids(data: bytes) -> None:
         patch.setattr(native, "WORTH_BYTES", 0)
         array = small_tokenizer().encode_to_numpy(data)
     assert array.dtype == np.uint16
-    assert array.tolist() == small_tokenizer()._encode(to_text(data))
+    assert array.tolist() == by_regex(to_text(data))
 
 
 def test_an_absent_byte_is_named_as_ever() -> None:
@@ -252,7 +256,7 @@ def test_an_absent_byte_is_named_as_ever() -> None:
         with pytest.raises(Exception, match="byte b'z' of ' czech' is not in the vocabulary"):
             tokenizer.encode("the cat czech")
     with pytest.raises(NoSuchByteError):
-        tokenizer._piece_ids.encoder("uint16").encode(b"z")
+        tokenizer._encoder.piece_ids.encoder("uint16").encode(b"z")
 
 
 def test_ids_beyond_uint16() -> None:
@@ -271,7 +275,7 @@ def test_streaming_equals_the_whole(data: bytes, cuts: list[int]) -> None:
     text = to_text(data)
     edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
     chunks = [text[start:end] for start, end in pairwise(edges)]
-    expected = small_tokenizer()._encode(well_formed(text))
+    expected = by_regex(well_formed(text))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native, "WORTH_BYTES", 0)
         patch.setattr("lmray.tokenizer.pattern._BUFFER", 1)
@@ -319,4 +323,4 @@ def test_a_megabyte_of_one_pretoken(
     ids = gpt2.encode(text)
     assert time.perf_counter() - begun < 2
     # A megabyte of white space is more than tiktoken's regular expressions take.
-    assert ids == (gpt2._encode(text) if text.isspace() else gpt2_tiktoken.encode(text))
+    assert ids == (by_regex(text, gpt2) if text.isspace() else gpt2_tiktoken.encode(text))
