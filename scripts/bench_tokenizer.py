@@ -1,81 +1,125 @@
 """lmray's encoding and counting beside other libraries, in one run, taking turns.
 
 .venv/bin/pip install '.[bench]'
-.venv/bin/python scripts/bench_tokenizer.py FOLDER [--rounds 5]
+.venv/bin/python scripts/bench_tokenizer.py FOLDER [--rounds 5] [--threads 2]
 
-FOLDER holds GPT-2's gpt2_vocab.json and gpt2_merges.txt, and texts. Each round runs every
+FOLDER holds GPT-2's gpt2_vocab.json and gpt2_merges.txt, tinystories-train.txt and
+webtext-train.txt. Encoding is timed with GPT-2's vocabulary and with one learnt from the text: in
+memory, and from a file to one uint16 array, ids compared. Each round runs every
 contestant once, so that what else the machine does falls on all of them; medians are compared.
 """
 
 import argparse
+import os
 import statistics
 import time
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from lmray.tokenizer import END_OF_TEXT, GPT2_PATTERN, Pretokenizer, Tokenizer, native
+from lmray.tokenizer import (
+    END_OF_TEXT,
+    GPT2_PATTERN,
+    Pretokenizer,
+    Tokenizer,
+    gpt2_files,
+    native,
+    train_bpe,
+)
 from lmray.tokenizer.counting import NativeCounter, RegexCounter
 
-TEXTS = ["tinystories-train", "tinystories-valid", "webtext-train", "webtext-valid"]
+CORPORA = {"tinystories-train": 10_000, "webtext-train": 32_000}
+"""Texts, and the vocabulary that is learnt from each."""
 
 Contestants = dict[str, Callable[[], Any]]
+Peers = dict[str, Any]
 
 
-def encoders(folder: Path, path: Path) -> Contestants:
-    """Ways from a text in memory, or a file for `encode_files`, to its ids."""
-    ours = gpt2(folder)
+def one_text(ours: Tokenizer, peers: Peers, path: Path, rounds: int) -> Contestants:
+    """Ways from a text in memory to its ids; gigatok's uses all threads, the others' one."""
     data, text = path.read_bytes(), path.read_bytes().decode()
-    pieces = ours._piece_ids
-    fresh = iter([pieces.encoder("uint16") for _ in range(100)])
+    encoder = ours._encoder
+    fresh = iter([encoder.piece_ids.encoder("uint16") for _ in range(rounds + 1)])
     found: Contestants = {
         "lmray": lambda: ours.encode_to_numpy(data),
         "lmray, first text": lambda: next(fresh).encode(data),
-        "lmray, pure Python": lambda: np.array(ours._encode(text), dtype=np.uint16),
+        "lmray, pure Python": lambda: np.array(encoder.encode_by_regex(text), dtype=np.uint16),
     }
-    ranks = {token: number for number, token in ours.vocab.items() if number != ours.end_of_text}
-    for name, add in {"tiktoken": tiktoken, "riptoken": riptoken, "tokenizers": hugging}.items():
+    if "tiktoken" in peers:
+        fast = peers["tiktoken"]
+        found["tiktoken"] = lambda: fast.encode(text, allowed_special="all")
+        found["tiktoken, to numpy"] = lambda: fast.encode_to_numpy(text, allowed_special="all")
+    if "riptoken" in peers:
+        found["riptoken"] = lambda: peers["riptoken"].encode(text, {END_OF_TEXT})
+    if "gigatok" in peers:
+        found["gigatok, all threads"] = lambda: peers["gigatok"].encode(text)
+    return found
+
+
+def files(ours: Tokenizer, peers: Peers, path: Path, num_threads: int) -> Contestants:
+    """Ways from a file to one uint16 array in memory; their ids are compared once."""
+    found: Contestants = {"lmray": lambda: ours.encode_file(path, num_threads=num_threads)}
+    found["lmray, one thread"] = lambda: ours.encode_file(path, num_threads=1)
+    if "gigatok" in peers:
+        # As one document, which it cuts at safe places itself; by documents it drops separators.
+        whole = import_module("gigatok").TextFileSource([str(path)])
+        to_numpy = import_module("awkward").to_numpy
+        found["gigatok, encode_files"] = lambda: to_numpy(
+            peers["gigatok"].encode_files(whole)[0]
+        ).astype(np.uint16)
+    if "tokenizers" in peers:
+
+        def documents() -> np.ndarray:
+            encoded = peers["tokenizers"].encode_batch_fast(
+                [part + END_OF_TEXT for part in path.read_text().split(END_OF_TEXT)]
+            )
+            ids = [np.array(each.ids, dtype=np.uint16) for each in encoded]
+            return np.concatenate(ids)[:-1]
+
+        found["tokenizers, by documents"] = documents
+    expected = ours.encode_file(path)
+    for name, run in found.items():
+        if not np.array_equal(run(), expected):
+            print(f"    {name} gives other ids")
+    return found
+
+
+def peers_of(ours: Tokenizer) -> Peers:
+    """The same vocabulary and merges in each library that is installed."""
+    ranks = {token: n for n, token in ours.vocab.items() if n != ours.end_of_text}
+    makers: dict[str, Callable[[], Any]] = {
+        "tiktoken": lambda: import_module("tiktoken").Encoding(
+            "same", pat_str=GPT2_PATTERN, mergeable_ranks=ranks, special_tokens=ours.special_ids
+        ),
+        "riptoken": lambda: import_module("riptoken").CoreBPE(
+            ranks, ours.special_ids, GPT2_PATTERN
+        ),
+        "tokenizers": lambda: hugging(ours),
+        "gigatok": lambda: import_module("gigatok").Tokenizer(hugging(ours)),
+    }
+    found = {}
+    for name, make in makers.items():
         try:
-            add(found, folder, ranks, ours.special_ids, path)
+            found[name] = make()
         except ImportError:
             print(f"{name} is not installed and left out")
     return found
 
 
-def tiktoken(found: Contestants, _folder: Path, ranks: Any, special: Any, path: Path) -> None:
-    encoding = import_module("tiktoken").Encoding(
-        "gpt2", pat_str=GPT2_PATTERN, mergeable_ranks=ranks, special_tokens=special
-    )
-    text = path.read_bytes().decode()
-    found["tiktoken"] = lambda: encoding.encode(text, allowed_special="all")
-    found["tiktoken, to numpy"] = lambda: encoding.encode_to_numpy(text, allowed_special="all")
-
-
-def riptoken(found: Contestants, _folder: Path, ranks: Any, special: Any, path: Path) -> None:
-    core = import_module("riptoken").CoreBPE(ranks, special, GPT2_PATTERN)
-    text = path.read_bytes().decode()
-    found["riptoken"] = lambda: core.encode(text, {END_OF_TEXT})
-
-
-def hugging(found: Contestants, folder: Path, _ranks: Any, _special: Any, path: Path) -> None:
+def hugging(ours: Tokenizer) -> Any:
     tokenizers = import_module("tokenizers")
-    model = tokenizers.models.BPE.from_file(
-        str(folder / "gpt2_vocab.json"), str(folder / "gpt2_merges.txt")
-    )
-    tokenizer = tokenizers.Tokenizer(model)
+    with TemporaryDirectory() as name:
+        vocab, merges = Path(name, "vocab.json"), Path(name, "merges.txt")
+        gpt2_files.write_vocab(vocab, ours.vocab, special_ids=[ours.end_of_text])
+        gpt2_files.write_merges(merges, ours.merges)
+        tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE.from_file(str(vocab), str(merges)))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.add_special_tokens([END_OF_TEXT])
-    text = path.read_bytes().decode()
-    documents = text.split(END_OF_TEXT)
-    found["tokenizers, documents, all cores"] = lambda: tokenizer.encode_batch_fast(documents)
-    gigatok = import_module("gigatok")
-    fast = gigatok.Tokenizer(tokenizer)
-    source = gigatok.TextFileSource([str(path)], separator=END_OF_TEXT.encode())
-    found["gigatok"] = lambda: fast.encode(text)
-    found["gigatok, file, all cores"] = lambda: fast.encode_files(source)
+    return tokenizer
 
 
 def counters(path: Path) -> Contestants:
@@ -122,15 +166,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
+    # Read when the peers are imported: they start a thread for each core else.
+    os.environ["RAYON_NUM_THREADS"] = str(arguments.threads)
     begun = time.perf_counter()
     native.kernels()
     print(f"kernels loaded in {time.perf_counter() - begun:.2f} s")
-    for name in TEXTS:
+    for name, vocab_size in CORPORA.items():
         path = arguments.folder / f"{name}.txt"
         size = path.stat().st_size
-        print(f"{name}, {size:,} bytes\n  encode, GPT-2's vocabulary")
-        race(encoders(arguments.folder, path), size, arguments.rounds)
+        print(f"{name}, {size:,} bytes")
+        own = Tokenizer(*train_bpe(path, vocab_size, [END_OF_TEXT]), [END_OF_TEXT])
+        for ours, whose in (
+            (own, f"{vocab_size:,} ids learnt from it"),
+            (gpt2(arguments.folder), "GPT-2's vocabulary"),
+        ):
+            peers = peers_of(ours)
+            print(f"  text in memory to ids, {whose}")
+            race(one_text(ours, peers, path, arguments.rounds), size, arguments.rounds)
+            print(f"  file to uint16 array, {arguments.threads} threads, {whose}")
+            race(files(ours, peers, path, arguments.threads), size, arguments.rounds)
         print("  count pre-tokens")
         race(counters(path), size, arguments.rounds)
 

@@ -22,6 +22,7 @@ ORDER = [
     "progress",
     "refusal",
     "storage",
+    "threads",
     "config",
     "presets",
     "corpus",

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lmray.cli import tokenizer_report
 from lmray.cli.options import DEFAULT_ROOT, Address, Json, Root, Workers
 
 if TYPE_CHECKING:
@@ -12,12 +13,8 @@ if TYPE_CHECKING:
     from lmray.progress import Progress
     from lmray.tokenizer.build import Recipe
 
-app = typer.Typer(help="Train a tokenizer.", no_args_is_help=True)
-
-
-@app.callback()
-def tokenizer() -> None:
-    """Keeps `train` a verb of its own: typer would make a single command the group itself."""
+app = typer.Typer(help="Train a tokenizer; report on it, compare several.", no_args_is_help=True)
+app.add_typer(tokenizer_report.app)
 
 
 @app.command()

@@ -25,7 +25,9 @@ from lmray.dataset.manifest import (
     shard_file,
     write_manifest,
 )
-from lmray.errors import CorruptionError, PreflightError, UsageError
+from lmray.dataset.preflight import check_merges, check_separator
+from lmray.errors import CorruptionError, PreflightError
+from lmray.machine import available_cores
 from lmray.progress import Progress, silent
 from lmray.storage import (
     ASIDE,
@@ -36,7 +38,8 @@ from lmray.storage import (
     write_bytes,
     write_json,
 )
-from lmray.tokenizer import END_OF_TEXT, Tokenizer, load_tokenizer
+from lmray.threads import ordered_map
+from lmray.tokenizer import Tokenizer, load_tokenizer, native
 
 SHARD_BYTES = 4 << 20
 """Text bytes a shard holds by default: small enough that ten megabytes keep two workers busy."""
@@ -61,8 +64,16 @@ RunTasks = Callable[[Sequence[ShardTask]], Iterable[ShardRow]]
 
 
 def run_here(tasks: Sequence[ShardTask]) -> Iterator[ShardRow]:
-    """Carries out tasks one after the other in this process."""
-    return map(make_shard, tasks)
+    """Carries out tasks in this process, by as many threads as it has cores where kernels encode.
+
+    A thread holds the text and the ids of one shard.
+    """
+    if not tasks:
+        return
+    # One for all threads, which would else each load their own.
+    tokenizer = _tokenizer_of(tasks[0])
+    kernels = native.worth_it(tokenizer.pattern, sum(task.range.size for task in tasks))
+    yield from ordered_map(make_shard, tasks, num_threads=available_cores() if kernels else 1)
 
 
 def build(
@@ -76,12 +87,13 @@ def build(
 ) -> None:
     """Encodes both splits of `corpus` into directory/{train,valid}; what is there already is kept.
 
-    Raises PreflightError if `directory` holds another corpus or tokenizer, or a split has no text,
-    and UsageError for a tokenizer that does not keep documents apart.
+    Raises PreflightError if `directory` holds another corpus or tokenizer, or a split has no text
+    or is bytes to the tokenizer in spite of its merges, and UsageError for a tokenizer that does
+    not keep documents apart.
     """
     directory = directory.absolute()  # workers may have another working directory
     loaded = load_tokenizer(tokenizer)
-    _check_separator(loaded)
+    check_separator(loaded)
     own = directory / "tokenizer.json"
     if own.exists() and (found := load_tokenizer(own).fingerprint) != loaded.fingerprint:
         raise PreflightError(
@@ -103,32 +115,13 @@ def build(
     }
     if not plan and own.exists():
         return
+    for split, ranges in plan.items():
+        check_merges(loaded, ranges, split)
     with locked(directory, f"another process is building {directory}; wait for it or stop it"):
         if not own.exists():
             write_bytes(own, tokenizer.read_bytes())
         for split, ranges in plan.items():
             _build_split(ranges, directory / split, wanted, run_tasks, progress)
-
-
-def _check_separator(tokenizer: Tokenizer) -> None:
-    """Refuses a tokenizer that could read a shard's end otherwise than it reads the whole text."""
-    _ = tokenizer.end_of_text
-    for token in tokenizer.special_tokens:
-        if token != END_OF_TEXT and _can_share(token, END_OF_TEXT):
-            raise UsageError(
-                f"special token {token!r} can share characters with {END_OF_TEXT!r}, between which "
-                f"the text is cut into shards; use a tokenizer without it"
-            )
-
-
-def _can_share(one: str, other: str) -> bool:
-    """Whether a text can hold both so that they share characters."""
-    lengths = range(1, min(len(one), len(other)))
-    return (
-        one in other
-        or other in one
-        or any(one.endswith(other[:n]) or other.endswith(one[:n]) for n in lengths)
-    )
 
 
 def _is_built(target: Path, wanted: Manifest) -> bool:
@@ -220,10 +213,14 @@ def _tokenizer(path: str, inode: int, changed_ns: int) -> Tokenizer:
     return load_tokenizer(path)
 
 
+def _tokenizer_of(task: ShardTask) -> Tokenizer:
+    stat = Path(task.tokenizer).stat()
+    return _tokenizer(task.tokenizer, stat.st_ino, stat.st_mtime_ns)
+
+
 def make_shard(task: ShardTask) -> ShardRow:
     """Encodes one byte range and leaves its two arrays and its row on disk."""
-    stat = Path(task.tokenizer).stat()
-    tokenizer = _tokenizer(task.tokenizer, stat.st_ino, stat.st_mtime_ns)
+    tokenizer = _tokenizer_of(task)
     text = task.range.read()
     ids = tokenizer.encode_to_numpy(text)
     ends = document_ends(text, ids, tokenizer.end_of_text)

@@ -3,13 +3,13 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from lmray.corpus import ByteRange
 from lmray.corpus.sampling import DocumentSample
 from lmray.machine import available_cores
 from lmray.progress import Progress
+from lmray.threads import ordered_map
 from lmray.tokenizer import native
 from lmray.tokenizer.counting import PretokenCounter, merge_counts, pretoken_counter
 from lmray.tokenizer.counts import PretokenCounts
@@ -98,14 +98,9 @@ def count_here(
 
     effort = Effort()
     progress(PHASE, 0, size, "bytes")
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for one in pool.map(count, ranges):
-                effort += one
-                progress(PHASE, effort.read_bytes, size, "bytes")
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    for one in ordered_map(count, ranges, num_threads=threads):
+        effort += one
+        progress(PHASE, effort.read_bytes, size, "bytes")
     begun = time.perf_counter()
     total = merge_counts((counter.counts() for counter in counters), memory=memory)
     return total, effort + Effort(reduce_seconds=time.perf_counter() - begun)

@@ -1,7 +1,8 @@
-"""Encoding with the kernels: a tokenizer's tables as flat arrays, and the cache they share."""
+"""Encoding with the kernels: a tokenizer's tables as flat arrays, and a cache for each thread."""
 
-import threading
-from collections.abc import Mapping
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from types import ModuleType
 
 import numpy as np
 
@@ -11,7 +12,9 @@ from lmray.tokenizer.merging import MergeTable
 from lmray.tokenizer.specials import SpecialTokens
 
 MOST = 1 << 17
-"""Pre-tokens that an encoder keeps the ids of, with the memory that takes (about 12 MB)."""
+"""Pre-tokens that a thread keeps the ids of, with the memory that takes (about 12 MB)."""
+
+_BETWEEN = b"\xff"
 
 _FIRST_WORDS = 1 << 15
 _OUT = 1 << 16
@@ -25,7 +28,7 @@ class NoSuchByteError(Exception):
 
 
 class Encoder:
-    """Encodes bytes by GPT-2's pattern; threads that share one take turns."""
+    """Encodes bytes by GPT-2's pattern; threads share the tables, and each has its own cache."""
 
     def __init__(
         self,
@@ -36,7 +39,7 @@ class Encoder:
         dtype: str = "uint32",
         most: int = MOST,
     ) -> None:
-        """Loads the kernels; remembers up to `most` pre-tokens; ids come as `dtype`."""
+        """Loads the kernels; a thread remembers up to `most` pre-tokens; ids come as `dtype`."""
         self._kernels = native.kernels()
         self._specials = SpecialTokens(special_ids)
         self._classes = character_classes()
@@ -55,23 +58,21 @@ class Encoder:
             self._byte_ids,
             self._byte_ranks,
         )
-        self._most = most
-        # A table no larger than need be: what lies close together is sooner found.
-        self._most_words = 2 * _power_of_two(most) * self._kernels.WIDTH
-        self._slots = np.zeros(min(_FIRST_WORDS, self._most_words), dtype=np.uint64)
         self._dtype = np.dtype(dtype)
-        self._out = np.empty(_OUT, dtype=np.int32)
-        # What fills the arenas before the slots are taken is rare: long, or of many tokens.
-        self._arena = np.empty(max(self._kernels.LONGEST, 16 * most), dtype=np.uint8)
-        self._kept_ids = np.empty(max(self._kernels.LONGEST, 4 * most), dtype=np.int32)
-        self._lock = threading.Lock()
-        self._state = np.zeros(7, dtype=np.int64)
+        self._most = most
+        self._idle: list[_Cache] = [_Cache(most, self._kernels)]
 
     @staticmethod
     def can_hold(num_ids: int, num_merges: int) -> bool:
         """Whether ids and ranks are small enough for the tables."""
         kernels = native.kernels()
         return num_ids <= kernels.ID_LIMIT and num_merges <= kernels.RANK_LIMIT
+
+    def with_specials(self, special_ids: Mapping[str, int]) -> "Encoder":
+        """The same for other special tokens; tables and caches are shared."""
+        other = copy.copy(self)
+        other._specials = SpecialTokens(special_ids)
+        return other
 
     def encode(self, data: bytes) -> np.ndarray:
         """The ids of a whole text.
@@ -87,46 +88,101 @@ class Encoder:
         """
         return self._encode(data, self._specials.settled_cuts(data), _MARGIN)
 
+    def encode_texts(self, texts: Sequence[bytes]) -> list[np.ndarray]:
+        """The ids of each of several texts of valid UTF-8, in one call of the kernel.
+
+        A call costs as much as a few kilobytes of text.
+        """
+        # No special token lies across a byte that is not UTF-8, and no text holds one.
+        joined = _BETWEEN.join(texts)
+        edges = np.cumsum([len(text) + 1 for text in texts])
+        specials = self._specials.cuts(joined)
+        cuts = np.concatenate([specials, np.stack([edges - 1, edges, edges * 0 - 1], axis=1)])
+        # The last of the edges is the end of the text, whose row stands for it as well.
+        cuts = cuts[np.argsort(cuts[:, 0], kind="stable")][:-1]
+        blocks = [block.copy() for block, _place in self._blocks(joined, cuts, 0)]
+        ids = np.concatenate(blocks)
+        found = np.flatnonzero(ids < 0).tolist()
+        ids = ids.astype(self._dtype)
+        return [
+            ids[start:end].copy()
+            for start, end in zip([0, *(i + 1 for i in found)], [*found, len(ids)], strict=True)
+        ]
+
     def _encode(self, data: bytes, cuts: np.ndarray, margin: int) -> tuple[np.ndarray, int]:
         """The ids of settled pre-tokens, and how many bytes those are."""
+        parts, read = [], 0
+        for block, place in self._blocks(data, cuts, margin):
+            parts.append(block.astype(self._dtype))
+            read = place
+        return np.concatenate(parts) if len(parts) > 1 else parts[0], read
+
+    def _blocks(
+        self, data: bytes, cuts: np.ndarray, margin: int
+    ) -> Iterator[tuple[np.ndarray, int]]:
+        """At least one block of ids, each valid until the next, and the bytes read so far."""
         kernels, text = self._kernels, np.frombuffer(data, dtype=np.uint8)
-        parts: list[np.ndarray] = []
-        with self._lock:
-            self._state[:4] = 0
+        cache = self._cache()
+        try:
+            cache.state[:4] = 0
             while True:
                 status = kernels.encode(
                     text,
                     cuts,
                     margin,
                     self._most,
-                    self._out,
-                    self._state,
-                    self._slots,
-                    self._arena,
-                    self._kept_ids,
+                    cache.out,
+                    cache.state,
+                    cache.slots,
+                    cache.arena,
+                    cache.kept_ids,
                     self._byte_ids,
                     self._pairs,
                     self._byte_ranks,
                     self._merged,
                     self._classes,
                 )
-                _cut, place, made, end = map(int, self._state[:4])
-                parts.append(self._out[:made].astype(self._dtype))
+                _cut, place, made, end = map(int, cache.state[:4])
+                if status == kernels.NO_SUCH_BYTE:
+                    raise NoSuchByteError(data[place:end])
+                yield cache.out[:made], place
                 if status == kernels.TABLE_FULL:
-                    self._grow()
+                    cache.grow()
                 elif status == kernels.OUT_FULL and made == 0:
                     # A pre-token that is longer than the buffer.
-                    self._out = np.empty(2 * len(self._out), dtype=np.int32)
-                elif status == kernels.NO_SUCH_BYTE:
-                    raise NoSuchByteError(data[place:end])
+                    cache.out = np.empty(2 * len(cache.out), dtype=np.int32)
                 elif status != kernels.OUT_FULL:
                     break
-        return np.concatenate(parts) if len(parts) > 1 else parts[0], place
+        finally:
+            self._idle.append(cache)
 
-    def _grow(self) -> None:
-        larger = np.zeros(min(4 * len(self._slots), self._most_words), dtype=np.uint64)
-        self._kernels.rehash(self._slots, larger)
-        self._slots = larger
+    def _cache(self) -> "_Cache":
+        """One that no other thread has: taking from a list is atomic."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return _Cache(self._most, self._kernels)
+
+
+class _Cache:
+    """What one thread at a time encodes with: pre-tokens met and their ids, and room for more."""
+
+    def __init__(self, most: int, kernels: ModuleType) -> None:
+        self._kernels = kernels
+        # A table no larger than need be: what lies close together is sooner found.
+        self._most_words = 2 * _power_of_two(most) * kernels.WIDTH
+        self.slots = np.zeros(min(_FIRST_WORDS, self._most_words), dtype=np.uint64)
+        self.out = np.empty(_OUT, dtype=np.int32)
+        # What fills the arenas before the slots are taken is rare: long, or of many tokens.
+        self.arena = np.empty(max(kernels.LONGEST, 16 * most), dtype=np.uint8)
+        self.kept_ids = np.empty(max(kernels.LONGEST, 4 * most), dtype=np.int32)
+        self.state = np.zeros(7, dtype=np.int64)
+
+    def grow(self) -> None:
+        """Makes the table larger."""
+        larger = np.zeros(min(4 * len(self.slots), self._most_words), dtype=np.uint64)
+        self._kernels.rehash(self.slots, larger)
+        self.slots = larger
 
 
 def _power_of_two(at_least: int) -> int:

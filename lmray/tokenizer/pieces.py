@@ -1,5 +1,7 @@
 """From one piece of text to its token ids, with a bounded memory of the pieces met lately."""
 
+import copy
+
 from lmray.errors import UsageError
 from lmray.tokenizer.encoder import Encoder
 from lmray.tokenizer.merging import MergeTable, merge
@@ -25,7 +27,7 @@ class PieceIds(dict[str, tuple[int, ...]]):
         super().__init__()
         self._byte_ids = {data[0]: token for data, token in ids.items() if len(data) == 1}
         self._merges = _merge_table(merges, ids)
-        self._special_ids = special_ids
+        self.special_ids = special_ids
 
     def __missing__(self, piece: str) -> tuple[int, ...]:
         """Called by a look-up that finds nothing."""
@@ -37,13 +39,20 @@ class PieceIds(dict[str, tuple[int, ...]]):
             self[piece] = ids
         return ids
 
+    def with_specials(self, special_ids: dict[str, int]) -> "PieceIds":
+        """The same, without its memory, for other special tokens."""
+        other = copy.copy(self)
+        other.clear()
+        other.special_ids = special_ids
+        return other
+
     def encoder(self, dtype: str) -> Encoder:
         """The same with kernels, for whole texts."""
-        return Encoder(self._byte_ids, self._merges, self._special_ids, dtype=dtype)
+        return Encoder(self._byte_ids, self._merges, self.special_ids, dtype=dtype)
 
     def _encode(self, piece: str) -> tuple[int, ...]:
-        if piece in self._special_ids:
-            return (self._special_ids[piece],)
+        if piece in self.special_ids:
+            return (self.special_ids[piece],)
         try:
             ids = [self._byte_ids[byte] for byte in to_bytes(piece)]
         except KeyError as error:

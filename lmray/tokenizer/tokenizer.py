@@ -1,23 +1,25 @@
 """The Tokenizer: text to token ids and back."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 
 from lmray.errors import UsageError
 from lmray.storage import canonical_json
-from lmray.tokenizer import gpt2_files, native
-from lmray.tokenizer.encoder import Encoder, NoSuchByteError
+from lmray.threads import Threads
+from lmray.tokenizer import gpt2_files
+from lmray.tokenizer.decoding import decode_bytes, decode_pieces
 from lmray.tokenizer.pattern import END_OF_TEXT, GPT2_PATTERN, Pretokenizer, in_buffers
 from lmray.tokenizer.pieces import PieceIds
-from lmray.tokenizer.text import to_text, well_formed, well_formed_chunks
-
-_Result = TypeVar("_Result")
+from lmray.tokenizer.special_policy import Specials, refuse, refuse_in, resolve
+from lmray.tokenizer.text import well_formed, well_formed_chunks
+from lmray.tokenizer.text_encoder import TextEncoder
+from lmray.tokenizer.threaded import encode_data, encode_file, encode_texts
 
 
 class Tokenizer:
@@ -25,6 +27,10 @@ class Tokenizer:
 
     `merges` are in the order they were learnt. A special token that `vocab` lacks gets the id after
     the greatest. Tokenizers with equal fingerprints encode equally.
+
+    All that encodes takes tiktoken's two arguments. A special token in `allowed_special` is its id:
+    unlike tiktoken's, all are unless said otherwise, as corpora hold them. Text with one in
+    `disallowed_special` is refused with a UsageError; any other is encoded as ordinary text.
     """
 
     def __init__(
@@ -38,13 +44,19 @@ class Tokenizer:
         """Raises UsageError if vocabulary, merges and special tokens do not fit together."""
         self.pattern = pattern
         self.special_tokens = list(special_tokens or ())
-        self._pretokenizer = Pretokenizer(pattern, self.special_tokens)
+        pretokenizer = Pretokenizer(pattern, self.special_tokens)
         self.vocab = _with_special_tokens(vocab, self.special_tokens)
         self.merges = list(merges)
         ids = _ids_by_bytes(self.vocab)
         self._special_ids = {token: ids[token.encode()] for token in self.special_tokens}
-        self._piece_ids = PieceIds(ids, self.merges, self._special_ids)
-        self._encoder: Encoder | None = None
+        self._encoder = TextEncoder(
+            pretokenizer,
+            PieceIds(ids, self.merges, self._special_ids),
+            num_ids=self.vocab_size,
+            num_merges=len(self.merges),
+            dtype=self.id_dtype,
+        )
+        self._encoders = {frozenset(self.special_tokens): self._encoder}
 
     @classmethod
     def from_files(
@@ -100,38 +112,90 @@ class Tokenizer:
         }
         return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
-    def encode(self, text: str) -> list[int]:
-        """The token ids of `text`, special tokens included; a lone surrogate reads as U+FFFD."""
-        text = well_formed(text)
-        encoder = self._native(len(text))
-        if encoder is None:
-            return self._encode(text)
-        return self._run(encoder.encode, text.encode()).tolist()
+    def encode(
+        self, text: str, *, allowed_special: Specials = "all", disallowed_special: Specials = ()
+    ) -> list[int]:
+        """The token ids of `text`; a lone surrogate reads as U+FFFD."""
+        encoder, disallowed = self._chosen(allowed_special, disallowed_special)
+        refuse(text, disallowed)
+        return encoder.encode(well_formed(text))
+
+    def encode_ordinary(self, text: str) -> list[int]:
+        """The token ids of `text` as if there were no special tokens."""
+        return self.encode(text, allowed_special=())
 
     def encode_bytes(self, data: bytes) -> list[int]:
         """The token ids of bytes that need not be valid UTF-8; `decode_bytes` gives them back."""
-        encoder = self._native(len(data))
-        if encoder is None:
-            return self._encode(to_text(data))
-        return self._run(encoder.encode, data).tolist()
+        return self._encoder.encode_to_numpy(data).tolist()
 
-    def encode_to_numpy(self, data: bytes | str) -> np.ndarray:
-        """`encode_bytes` or `encode` into an array of `id_dtype`, without a list between."""
-        if isinstance(data, str):
-            data = well_formed(data).encode()
-        encoder = self._native(len(data))
-        if encoder is None:
-            return np.array(self._encode(to_text(data)), dtype=self.id_dtype)
-        return self._run(encoder.encode, data)
+    def encode_to_numpy(
+        self,
+        data: bytes | str,
+        *,
+        allowed_special: Specials = "all",
+        disallowed_special: Specials = (),
+        num_threads: Threads = 1,
+    ) -> np.ndarray:
+        """The same as one array of `id_dtype`, whatever the number of threads.
 
-    def encode_iterable(self, iterable: Iterable[str]) -> Iterator[int]:
+        Memory: twice the ids; with several threads once, and some 20 MB for each.
+        """
+        encoder, disallowed = self._chosen(allowed_special, disallowed_special)
+        refuse(data, disallowed)
+        given = well_formed(data).encode() if isinstance(data, str) else data
+        return encode_data(encoder, given, self.special_tokens, num_threads)
+
+    def encode_batch(
+        self,
+        texts: Iterable[str],
+        *,
+        allowed_special: Specials = "all",
+        disallowed_special: Specials = (),
+        num_threads: Threads = "all",
+    ) -> list[np.ndarray]:
+        """An array of `id_dtype` for each text, in order; `.tolist()` of one is tiktoken's answer.
+
+        Arrays, as making Python integers takes longer than encoding does, and one thread at a time.
+        Memory: texts, ids and some 20 MB a thread. Patterns without kernels have one thread.
+        """
+        encoder, disallowed = self._chosen(allowed_special, disallowed_special)
+        held = list(texts)
+        if disallowed:
+            for number, text in enumerate(held):
+                refuse(text, disallowed, name=f"text {number} of the batch")
+        return encode_texts(encoder, list(map(well_formed, held)), num_threads)
+
+    def encode_file(
+        self,
+        path: Path | str,
+        *,
+        allowed_special: Specials = "all",
+        disallowed_special: Specials = (),
+        num_threads: Threads = "all",
+    ) -> np.ndarray:
+        """The token ids of a file's bytes as one array of `id_dtype`.
+
+        Memory: the ids, and some 20 MB a thread; the text is read a megabyte at a time. Patterns
+        without kernels have one thread and all the text in memory.
+        """
+        encoder, disallowed = self._chosen(allowed_special, disallowed_special)
+        return encode_file(encoder, path, self.special_tokens, disallowed, num_threads)
+
+    def encode_iterable(
+        self,
+        iterable: Iterable[str],
+        *,
+        allowed_special: Specials = "all",
+        disallowed_special: Specials = (),
+    ) -> Iterator[int]:
         """The token ids of the strings' concatenation, one by one, holding little of it at a time.
 
-        Equal to encoding it whole, for the patterns that `Pretokenizer.cut_settled` names.
+        Equal to encoding it whole, for the patterns that `Pretokenizer.cut_settled` names. Text is
+        refused when its disallowed token is complete, with ids given for what came long before.
         """
-        yield from chain.from_iterable(
-            in_buffers(well_formed_chunks(iterable), self._encode_settled)
-        )
+        encoder, disallowed = self._chosen(allowed_special, disallowed_special)
+        chunks = well_formed_chunks(refuse_in(iterable, disallowed))
+        yield from chain.from_iterable(in_buffers(chunks, encoder.encode_settled))
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`; bytes that are not valid UTF-8 become U+FFFD."""
@@ -142,13 +206,14 @@ class Tokenizer:
 
         Raises UsageError for an id outside the vocabulary.
         """
-        try:
-            return b"".join(map(self.vocab.__getitem__, ids))
-        except KeyError as error:
-            raise UsageError(
-                f"token id {error.args[0]} is not in this tokenizer's vocabulary of "
-                f"{len(self.vocab):,} tokens; decode with the tokenizer that encoded the text"
-            ) from None
+        return decode_bytes(ids, self.vocab)
+
+    def decode_iterable(self, ids: Iterable[int]) -> Iterator[str]:
+        """The text of `ids` in pieces, which joined are `decode` of all; none splits a character.
+
+        Raises UsageError for an id outside the vocabulary, when it comes.
+        """
+        return decode_pieces(ids, self.vocab)
 
     def token_bytes(self) -> np.ndarray:
         """Length in bytes of each id's token, int32, as text length for bits per byte.
@@ -160,43 +225,15 @@ class Tokenizer:
             lengths[token] = len(data)
         return lengths
 
-    def _native(self, num_bytes: int) -> Encoder | None:
-        """The kernels' encoder, once there is enough text to load it for and if there can be one.
-
-        What is left is `_encode`, for any pattern, which the kernels are held against.
-        """
-        if not native.worth_it(self.pattern, num_bytes):
-            return None
-        if self._encoder is None and Encoder.can_hold(self.vocab_size, len(self.merges)):
-            self._encoder = self._piece_ids.encoder(self.id_dtype)
-        return self._encoder
-
-    def _encode_settled(self, text: str, last: bool) -> tuple[list[int], str]:
-        """The ids that are the same whatever follows, or all, and the rest of `text`."""
-        if last:
-            return self.encode(text), ""
-        encoder = self._native(len(text))
-        if encoder is None:
-            pieces, rest = self._pretokenizer.cut_settled(text)
-            return self._ids_of(pieces), rest
-        data = text.encode()
-        ids, end = self._run(encoder.encode_settled, data)
-        return ids.tolist(), data[end:].decode()
-
-    def _run(self, encode: Callable[[bytes], _Result], data: bytes) -> _Result:
-        """Calls a method of the encoder, and says what is wrong where that only finds it."""
-        try:
-            return encode(data)
-        except NoSuchByteError as error:
-            (piece,) = error.args
-            self._piece_ids[to_text(piece)]
-            raise
-
-    def _encode(self, text: str) -> list[int]:
-        return self._ids_of(self._pretokenizer.cut(text))
-
-    def _ids_of(self, pieces: list[str]) -> list[int]:
-        return list(chain.from_iterable(map(self._piece_ids.__getitem__, pieces)))
+    def _chosen(
+        self, allowed: Specials, disallowed: Specials
+    ) -> tuple[TextEncoder, frozenset[str]]:
+        """The encoder that knows the allowed special tokens, and the disallowed ones."""
+        taken, refused = resolve(self.special_tokens, allowed, disallowed)
+        if taken not in self._encoders:
+            some = {token: n for token, n in self._special_ids.items() if token in taken}
+            self._encoders[taken] = self._encoder.with_specials(some)
+        return self._encoders[taken], refused
 
 
 def _rebuild(

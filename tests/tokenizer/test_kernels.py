@@ -39,7 +39,7 @@ small_documents = st.lists(st.text("abs't1!é  \n", max_size=12), max_size=60).m
 """Many pre-tokens over few characters, some of them often."""
 
 
-def by_regex(data: bytes, pretokenizer: Pretokenizer) -> Counter[bytes]:
+def counted_by_regex(data: bytes, pretokenizer: Pretokenizer) -> Counter[bytes]:
     counter = RegexCounter(pretokenizer)
     counter.add(data)
     return counter.counts().as_counter()
@@ -57,9 +57,13 @@ def cut(data: bytes) -> list[bytes]:
     return [to_bytes(piece) for piece in Pretokenizer(GPT2_PATTERN, []).cut(to_text(data))]
 
 
+def by_regex(text: str, tokenizer: Tokenizer | None = None) -> list[int]:
+    return (tokenizer or small_tokenizer())._encoder.encode_by_regex(text)
+
+
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
-    return small_tokenizer()._piece_ids.encoder("uint16")
+    return small_tokenizer()._encoder.piece_ids.encoder("uint16")
 
 
 def test_classes_are_those_of_regex() -> None:
@@ -102,7 +106,7 @@ def test_scanner_on_each_character() -> None:
 def test_counts_equal_those_by_regex(data: bytes) -> None:
     counter = NativeCounter(SPECIALS)
     counter.add(data)
-    expected = by_regex(data, Pretokenizer(GPT2_PATTERN, SPECIALS))
+    expected = counted_by_regex(data, Pretokenizer(GPT2_PATTERN, SPECIALS))
     assert list(counter.counts().as_counter().items()) == list(expected.items())
 
 
@@ -112,7 +116,7 @@ def test_counts_add_up_over_texts(texts: list[bytes]) -> None:
     expected: Counter[bytes] = Counter()
     for text in texts:
         counter.add(text)
-        expected += by_regex(text, Pretokenizer(GPT2_PATTERN, SPECIALS))
+        expected += counted_by_regex(text, Pretokenizer(GPT2_PATTERN, SPECIALS))
     assert counter.counts().as_counter() == expected
 
 
@@ -129,7 +133,7 @@ def test_counts_of_several_counters_add_up(texts: list[bytes]) -> None:
         counter.add(text)
         total.add_counts(counter.counts())
         small.add_counts(counter.counts())
-        expected += by_regex(text, Pretokenizer(GPT2_PATTERN, SPECIALS))
+        expected += counted_by_regex(text, Pretokenizer(GPT2_PATTERN, SPECIALS))
     assert total.counts().as_counter() == small.counts().as_counter() == expected
 
 
@@ -140,7 +144,7 @@ def test_counting_grows_from_the_smallest_tables(data: bytes) -> None:
         patch.setattr(NativeCounter, "_ARENA", 1)
         counter = NativeCounter([])
     counter.add(data)
-    assert counter.counts().as_counter() == by_regex(data, Pretokenizer(GPT2_PATTERN, []))
+    assert counter.counts().as_counter() == counted_by_regex(data, Pretokenizer(GPT2_PATTERN, []))
 
 
 def colliding(count: int) -> list[bytes]:
@@ -180,8 +184,8 @@ def test_equal_hashes_do_not_make_pretokens_one(encoder: Encoder) -> None:
     assert scanned(text)[::2] == text.split(b"\n")
     counter = NativeCounter([])
     counter.add(text)
-    assert counter.counts().as_counter() == by_regex(text, Pretokenizer(GPT2_PATTERN, []))
-    assert encoder.encode(text).tolist() == small_tokenizer()._encode(to_text(text))
+    assert counter.counts().as_counter() == counted_by_regex(text, Pretokenizer(GPT2_PATTERN, []))
+    assert encoder.encode(text).tolist() == by_regex(to_text(text))
 
 
 def test_keys_that_differ_only_in_length_or_the_middle() -> None:
@@ -191,46 +195,46 @@ def test_keys_that_differ_only_in_length_or_the_middle() -> None:
     text = b"a".join(pieces) + b"a" + b"a".join(pieces)
     counter = NativeCounter([])
     counter.add(text)
-    assert counter.counts().as_counter() == by_regex(text, Pretokenizer(GPT2_PATTERN, []))
+    assert counter.counts().as_counter() == counted_by_regex(text, Pretokenizer(GPT2_PATTERN, []))
 
 
 @given(any_bytes | hard_text.map(lambda text: text.encode("utf-8", "replace")))
 def test_encoder_gives_the_same_ids(encoder: Encoder, data: bytes) -> None:
-    expected = small_tokenizer()._encode(to_text(data))
+    expected = by_regex(to_text(data))
     assert encoder.encode(data).tolist() == expected
     assert encoder.encode(data).tolist() == expected  # now from the cache
 
 
 @given(st.lists(any_bytes, max_size=5), st.integers(1, 5))
 def test_a_tiny_cache_changes_nothing(texts: list[bytes], most: int) -> None:
-    pieces = small_tokenizer()._piece_ids
-    tiny = Encoder(pieces._byte_ids, pieces._merges, pieces._special_ids, most=most)
+    pieces = small_tokenizer()._encoder.piece_ids
+    tiny = Encoder(pieces._byte_ids, pieces._merges, pieces.special_ids, most=most)
     for text in texts:
-        assert tiny.encode(text).tolist() == small_tokenizer()._encode(to_text(text))
-        assert np.count_nonzero(tiny._slots[2::4]) <= most
+        assert tiny.encode(text).tolist() == by_regex(to_text(text))
+        assert np.count_nonzero(tiny._idle[0].slots[2::4]) <= most
 
 
 @given(any_bytes | small_documents.map(str.encode), st.integers(1, 9))
 def test_encoding_goes_on_where_it_had_no_room(data: bytes, out: int) -> None:
     """The smallest table, which grows, and room for a few ids at a time."""
-    pieces = small_tokenizer()._piece_ids
+    pieces = small_tokenizer()._encoder.piece_ids
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lmray.tokenizer.encoder._FIRST_WORDS", 8)
         patch.setattr("lmray.tokenizer.encoder._OUT", out)
-        small = Encoder(pieces._byte_ids, pieces._merges, pieces._special_ids)
-    assert small.encode(data).tolist() == small_tokenizer()._encode(to_text(data))
+        small = Encoder(pieces._byte_ids, pieces._merges, pieces.special_ids)
+    assert small.encode(data).tolist() == by_regex(to_text(data))
 
 
 def test_the_cache_is_bounded() -> None:
-    pieces = small_tokenizer()._piece_ids
-    bounded = Encoder(pieces._byte_ids, pieces._merges, pieces._special_ids, most=64)
+    pieces = small_tokenizer()._encoder.piece_ids
+    bounded = Encoder(pieces._byte_ids, pieces._merges, pieces.special_ids, most=64)
     text = " ".join(
         f"there{number} gather{number * 7}{'!' * (number % 70)}" for number in range(5_000)
     )
     for _ in range(2):
-        assert bounded.encode(text.encode()).tolist() == small_tokenizer()._encode(text)
-        assert len(bounded._slots) == 4 * 128
-        assert 0 < np.count_nonzero(bounded._slots[2::4]) <= 64
+        assert bounded.encode(text.encode()).tolist() == by_regex(text)
+        assert len(bounded._idle[0].slots) == 4 * 128
+        assert 0 < np.count_nonzero(bounded._idle[0].slots[2::4]) <= 64
 
 
 @given(tables(), st.lists(st.integers(0, LETTERS - 1), min_size=1, max_size=200))
@@ -263,7 +267,7 @@ def test_numpy_gets_the_same_ids(data: bytes) -> None:
         patch.setattr(native, "WORTH_BYTES", 0)
         array = small_tokenizer().encode_to_numpy(data)
     assert array.dtype == np.uint16
-    assert array.tolist() == small_tokenizer()._encode(to_text(data))
+    assert array.tolist() == by_regex(to_text(data))
 
 
 def test_an_absent_byte_is_named_as_ever() -> None:
@@ -275,7 +279,7 @@ def test_an_absent_byte_is_named_as_ever() -> None:
         with pytest.raises(Exception, match="byte b'z' of ' czech' is not in the vocabulary"):
             tokenizer.encode("the cat czech")
     with pytest.raises(NoSuchByteError):
-        tokenizer._piece_ids.encoder("uint16").encode(b"z")
+        tokenizer._encoder.piece_ids.encoder("uint16").encode(b"z")
 
 
 def test_ids_beyond_uint16() -> None:
@@ -294,7 +298,7 @@ def test_streaming_equals_the_whole(data: bytes, cuts: list[int]) -> None:
     text = to_text(data)
     edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
     chunks = [text[start:end] for start, end in pairwise(edges)]
-    expected = small_tokenizer()._encode(well_formed(text))
+    expected = by_regex(well_formed(text))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native, "WORTH_BYTES", 0)
         patch.setattr("lmray.tokenizer.pattern._BUFFER", 1)
@@ -323,7 +327,7 @@ def test_real_text_counts_as_by_regex(data_dir: Path, name: str) -> None:
     data = (data_dir / f"{name}.txt").read_bytes()
     counter = NativeCounter([END_OF_TEXT])
     counter.add(data)
-    assert counter.counts().as_counter() == by_regex(
+    assert counter.counts().as_counter() == counted_by_regex(
         data, Pretokenizer(GPT2_PATTERN, [END_OF_TEXT])
     )
 
@@ -344,4 +348,4 @@ def test_a_megabyte_of_one_pretoken(
     ids = gpt2.encode(text)
     assert time.perf_counter() - begun < 2
     # A megabyte of white space is more than tiktoken's regular expressions take.
-    assert ids == (gpt2._encode(text) if text.isspace() else gpt2_tiktoken.encode(text))
+    assert ids == (by_regex(text, gpt2) if text.isspace() else gpt2_tiktoken.encode(text))

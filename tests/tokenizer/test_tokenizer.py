@@ -171,7 +171,7 @@ def test_the_cache_is_bounded_and_changes_nothing(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(PieceIds, "MOST", 7)
     tokenizer = copy.copy(small_tokenizer())
     assert tokenizer.encode(text) == expected
-    assert len(tokenizer._piece_ids) <= 7
+    assert len(tokenizer._encoder.piece_ids) <= 7
 
 
 def test_it_travels_to_other_processes() -> None:
