@@ -1,4 +1,4 @@
-"""`lmray tokenizer`: train a byte-level BPE vocabulary on a corpus."""
+"""`lmray tokenizer`: train a byte-level BPE vocabulary on a corpus; other programs' files."""
 
 import time
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lmray.cli import tokenizer_formats
 from lmray.cli.options import DEFAULT_ROOT, Address, Json, Root, Workers
 from lmray.errors import PreflightError
 
@@ -13,15 +14,11 @@ if TYPE_CHECKING:
     from lmray.corpus import Corpus
     from lmray.progress import Progress
 
-app = typer.Typer(help="Train a tokenizer.", no_args_is_help=True)
+app = typer.Typer(help="Train a tokenizer; export and import one.", no_args_is_help=True)
+tokenizer_formats.register(app)
 
 COUNT_BYTES = 8 << 20
 """Text bytes one counting task reads."""
-
-
-@app.callback()
-def tokenizer() -> None:
-    """Keeps `train` a verb of its own: typer would make a single command the group itself."""
 
 
 @app.command()

@@ -37,6 +37,7 @@ from lmray.storage import (
     write_json,
 )
 from lmray.tokenizer import END_OF_TEXT, Tokenizer, load_tokenizer
+from lmray.tokenizer.text import can_share
 
 SHARD_BYTES = 4 << 20
 """Text bytes a shard holds by default: small enough that ten megabytes keep two workers busy."""
@@ -114,21 +115,11 @@ def _check_separator(tokenizer: Tokenizer) -> None:
     """Refuses a tokenizer that could read a shard's end otherwise than it reads the whole text."""
     _ = tokenizer.end_of_text
     for token in tokenizer.special_tokens:
-        if token != END_OF_TEXT and _can_share(token, END_OF_TEXT):
+        if token != END_OF_TEXT and can_share(token, END_OF_TEXT):
             raise UsageError(
                 f"special token {token!r} can share characters with {END_OF_TEXT!r}, between which "
                 f"the text is cut into shards; use a tokenizer without it"
             )
-
-
-def _can_share(one: str, other: str) -> bool:
-    """Whether a text can hold both so that they share characters."""
-    lengths = range(1, min(len(one), len(other)))
-    return (
-        one in other
-        or other in one
-        or any(one.endswith(other[:n]) or other.endswith(one[:n]) for n in lengths)
-    )
 
 
 def _is_built(target: Path, wanted: Manifest) -> bool:
