@@ -4,6 +4,7 @@ from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any
+from unicodedata import ucd_3_2_0
 
 import pytest
 from hypothesis import example, given
@@ -64,12 +65,20 @@ def test_tokenizers_gives_the_same_ids_and_writes_the_same_tokenizer(
     assert read(theirs).fingerprint == tokenizer.fingerprint
 
 
+def settled(text: str) -> str:
+    """The characters that `regex` and `tokenizers`, of different Unicode versions, both know."""
+    return "".join(character for character in text if ucd_3_2_0.category(character) not in _UNSURE)
+
+
+_UNSURE = ("Cn", "Cs")
+
+
 @given(hard_text | st.text(), st.sampled_from([GPT2_PATTERN, LLAMA3]))
 @example("\x1c\x85\u2028 \u00a0a\u0301\u1e9e'\u017f 1\u00b2Ⅷ", LLAMA3)
 def test_any_text(text: str, pattern: str) -> None:
     small = small_tokenizer()
     tokenizer = Tokenizer(small.vocab, small.merges, small.special_tokens, pattern=pattern)
-    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    text = settled(text)
     assert ids(HELD[pattern], text) == tokenizer.encode(text)
 
 
@@ -118,7 +127,7 @@ def split_by(pattern: str, behavior: str = "isolated", **options: Any) -> Any:
 
 @given(seeds, hard_text)
 def test_a_tokenizer_that_tokenizers_trained(draw: Random, text: str) -> None:
-    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") + text_of(draw)
+    text = settled(text) + text_of(draw)
     for theirs, ours in THEIRS:
         assert ours.encode(text) == ids(theirs, text)
 
