@@ -68,10 +68,10 @@ def import_(
     from lmray.tokenizer import load_tokenizer, save_tokenizer
     from lmray.tokenizer.formats import PATTERNS, SPECIALS, detect, read_tokenizer
 
-    found, files = detect(paths)
+    found, files = (form, paths) if form else detect(paths)
     made = read_tokenizer(
-        paths if form else files,
-        format=form or found,
+        files,
+        format=found,
         special_tokens=special or SPECIALS,
         pattern=PATTERNS.get(pattern, pattern),
     )
@@ -85,7 +85,7 @@ def import_(
     facts = {
         "vocab_size": made.vocab_size,
         "corpus": "unknown: imported",
-        "format": form or found,
+        "format": found,
         "files": {str(file): sha256_file(file) for file in files},
         "fingerprint": made.fingerprint,
         "merges": len(made.merges),

@@ -193,7 +193,7 @@ def _pattern(pre_tokenizer: Any) -> str:
     if split["behavior"] != "Isolated" or split["invert"] or "Regex" not in split["pattern"]:
         raise UsageError(
             f"pre_tokenizer Split with behavior {split['behavior']}, invert={split['invert']} and "
-            f"a {next(iter(split['pattern']))} is not Isolated, false and a Regex; lmray keeps "
+            f"a {'/'.join(split['pattern'])} is not Isolated, false and a Regex; lmray keeps "
             f"what a pattern does not match"
         )
     return from_huggingface(split["pattern"]["Regex"])
