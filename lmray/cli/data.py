@@ -1,4 +1,4 @@
-"""`lmray data`: encode a corpus into token shards, verify them, look at them."""
+"""`lmray data`: encode a corpus into token shards, verify and describe them; other formats."""
 
 import time
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lmray.cli import data_formats
 from lmray.cli.options import DEFAULT_ROOT, Address, Json, Root, Workers, locate
 
 if TYPE_CHECKING:
@@ -13,8 +14,10 @@ if TYPE_CHECKING:
     from lmray.progress import Progress
 
 app = typer.Typer(
-    help="Encode a corpus into token shards; verify and describe them.", no_args_is_help=True
+    help="Encode a corpus into token shards; verify, describe, export and import them.",
+    no_args_is_help=True,
 )
+data_formats.register(app)
 
 Dataset = Annotated[str, typer.Argument(help="A token dataset: its directory or its name.")]
 
@@ -44,7 +47,7 @@ def build(
     with progress() as show:
         corpus = prepare_sources(source, valid or [], root, show)
         build_dataset(corpus, path, directory, workers, address, show)
-    _describe(directory, json)
+    describe(directory, json)
 
 
 def build_dataset(
@@ -100,10 +103,11 @@ def verify(dataset: Dataset, root: Root = DEFAULT_ROOT, json: Json = False) -> N
 @app.command()
 def stat(dataset: Dataset, root: Root = DEFAULT_ROOT, json: Json = False) -> None:
     """Say how many tokens, bytes and documents a token dataset has."""
-    _describe(locate(dataset, root, "tokens"), json)
+    describe(locate(dataset, root, "tokens"), json)
 
 
-def _describe(directory: Path, as_json: bool) -> None:
+def describe(directory: Path, as_json: bool) -> None:
+    """Prints what a token dataset has."""
     from lmray.cli.show import result, table
     from lmray.dataset import open_splits
 

@@ -1,11 +1,11 @@
-"""`lmray tokenizer`: train a byte-level BPE vocabulary on a corpus."""
+"""`lmray tokenizer`: train a byte-level BPE vocabulary on a corpus; other programs' files."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lmray.cli import tokenizer_report
+from lmray.cli import tokenizer_formats, tokenizer_report
 from lmray.cli.options import DEFAULT_ROOT, Address, Json, Root, Workers
 
 if TYPE_CHECKING:
@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from lmray.progress import Progress
     from lmray.tokenizer.build import Recipe
 
-app = typer.Typer(help="Train a tokenizer; report on it, compare several.", no_args_is_help=True)
-app.add_typer(tokenizer_report.app)
+app = typer.Typer(
+    help="Train tokenizers; report on them, compare, export and import.", no_args_is_help=True
+)
 
 
 @app.command()
@@ -105,3 +106,7 @@ def train_tokenizer(
 
     with ray_session(address):
         return path, train(count_ranges=count_ranges(workers), progress=progress)
+
+
+tokenizer_report.register(app)
+tokenizer_formats.register(app)

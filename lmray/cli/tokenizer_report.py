@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from lmray.tokenizer import Tokenizer
     from lmray.tokenizer.report import Throughput, Usage, Vocabulary
 
-app = typer.Typer()
-
 Corpora = Annotated[
     list[str] | None,
     typer.Option(
@@ -24,7 +22,12 @@ Corpora = Annotated[
 ]
 
 
-@app.command()
+def register(app: typer.Typer) -> None:
+    """Adds both verbs to `lmray tokenizer`."""
+    app.command()(report)
+    app.command()(compare)
+
+
 def report(
     tokenizer: Annotated[str, typer.Argument(help="A tokenizer: its name, folder or file.")],
     corpus: Corpora = None,
@@ -58,7 +61,6 @@ def report(
         result(facts, "\n" + _in_words(rate), as_json=False)
 
 
-@app.command()
 def compare(
     tokenizers: Annotated[list[str], typer.Argument(help="Names, folders or files.")],
     corpus: Corpora = None,

@@ -6,8 +6,6 @@ again makes only the shards whose row is missing.
 """
 
 import hashlib
-import io
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,16 +19,15 @@ from lmray.dataset.manifest import (
     Manifest,
     ShardRow,
     ends_file,
-    read_manifest,
     shard_file,
     write_manifest,
 )
 from lmray.dataset.preflight import check_merges, check_separator
+from lmray.dataset.target import check_tokenizer, is_built, tidy, write_array
 from lmray.errors import CorruptionError, PreflightError
 from lmray.machine import available_cores
 from lmray.progress import Progress, silent
 from lmray.storage import (
-    ASIDE,
     canonical_json,
     locked,
     read_json,
@@ -94,12 +91,8 @@ def build(
     directory = directory.absolute()  # workers may have another working directory
     loaded = load_tokenizer(tokenizer)
     check_separator(loaded)
+    check_tokenizer(directory, loaded)
     own = directory / "tokenizer.json"
-    if own.exists() and (found := load_tokenizer(own).fingerprint) != loaded.fingerprint:
-        raise PreflightError(
-            f"{directory} holds tokens of another tokenizer ({found:.12}, not "
-            f"{loaded.fingerprint:.12}); choose another --name or delete it"
-        )
     wanted = Manifest(
         dtype=loaded.id_dtype,
         vocab_size=loaded.vocab_size,
@@ -111,7 +104,7 @@ def build(
     plan = {
         split: _cut(split, files, shard_bytes)
         for split, files in corpus.splits.items()
-        if not _is_built(directory / split, wanted)
+        if not is_built(directory / split, wanted)
     }
     if not plan and own.exists():
         return
@@ -122,23 +115,6 @@ def build(
             write_bytes(own, tokenizer.read_bytes())
         for split, ranges in plan.items():
             _build_split(ranges, directory / split, wanted, run_tasks, progress)
-
-
-def _is_built(target: Path, wanted: Manifest) -> bool:
-    if not (target / "manifest.json").exists():
-        return False
-    found = read_manifest(target)
-    differing = [
-        f"{key}={getattr(found, key)!r} instead of {value!r}"
-        for key, value in wanted
-        if key != "shards" and value != getattr(found, key)
-    ]
-    if differing:
-        raise PreflightError(
-            f"{target} was made from something else: {', '.join(differing)}; "
-            f"choose another --name or delete it"
-        )
-    return True
 
 
 def _cut(split: str, files: Sequence[Path], shard_bytes: int) -> list[ByteRange]:
@@ -176,17 +152,7 @@ def _build_split(
         progress(phase, done, total, "bytes")
     in_order = [rows[index] for index in range(len(tasks))]
     write_manifest(target, manifest.model_copy(update={"shards": in_order}))
-    _tidy(target, len(tasks))
-
-
-def _tidy(target: Path, num_shards: int) -> None:
-    """Removes what interrupted builds, perhaps of other shard sizes, have left."""
-    for rows in target.glob("rows-*"):
-        shutil.rmtree(rows)
-    kept = {name(index) for index in range(num_shards) for name in (shard_file, ends_file)}
-    for path in (*target.glob("*.npy"), *target.glob(f".*{ASIDE}")):
-        if path.name not in kept:
-            path.unlink()
+    tidy(target, len(tasks))
 
 
 def _row_file(task: ShardTask) -> Path:
@@ -232,8 +198,8 @@ def make_shard(task: ShardTask) -> ShardRow:
         end=task.range.end,
         tokens=len(ids),
         documents=len(ends),
-        sha256=_write_array(directory / shard_file(task.index), ids),
-        ends_sha256=_write_array(directory / ends_file(task.index), ends),
+        sha256=write_array(directory / shard_file(task.index), ids),
+        ends_sha256=write_array(directory / ends_file(task.index), ends),
     )
     write_json(_row_file(task), row.model_dump())
     return row
@@ -249,10 +215,3 @@ def document_ends(text: bytes, ids: np.ndarray, end_of_text: int) -> np.ndarray:
     if text.rpartition(SEPARATOR)[2].strip():
         ends = np.append(ends, len(ids))
     return ends.astype(np.uint64)
-
-
-def _write_array(path: Path, array: np.ndarray) -> str:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    write_bytes(path, buffer.getvalue())
-    return hashlib.sha256(buffer.getvalue()).hexdigest()

@@ -21,9 +21,9 @@ class ShardRow(Section):
     index: int
     """Place of the shard in the split, from 0."""
     source: str
-    """Name of the text file, without its folder."""
+    """Name of the text file, without its folder; of imported tokens, of the file it begins in."""
     start: int
-    """First byte of the range in that file."""
+    """First byte of the range in that file; of imported tokens, in the text of the split."""
     end: int
     """Byte after the last of the range."""
     tokens: int

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from lmray.corpus import ByteRange
 from lmray.errors import PreflightError, UsageError
 from lmray.tokenizer import END_OF_TEXT, Tokenizer
+from lmray.tokenizer.text import can_share
 
 LEAST_BYTES_PER_TOKEN = 1.05
 """Below it tokens are bytes, but for a few; twenty merges learnt from a text give it 1.2."""
@@ -17,7 +18,7 @@ def check_separator(tokenizer: Tokenizer) -> None:
     """Raises UsageError for one that could read a shard's end otherwise than the whole text."""
     _ = tokenizer.end_of_text
     for token in tokenizer.special_tokens:
-        if token != END_OF_TEXT and _can_share(token, END_OF_TEXT):
+        if token != END_OF_TEXT and can_share(token, END_OF_TEXT):
             raise UsageError(
                 f"special token {token!r} can share characters with {END_OF_TEXT!r}, between which "
                 f"the text is cut into shards; use a tokenizer without it"
@@ -48,13 +49,3 @@ def check_merges(tokenizer: Tokenizer, ranges: Sequence[ByteRange], split: str) 
             f"{len(tokenizer.merges):,} merges: they were read wrongly, or learnt from quite other "
             f"text; try `lmray tokenizer report` on it, or train one on this text"
         )
-
-
-def _can_share(one: str, other: str) -> bool:
-    """Whether a text can hold both so that they share characters."""
-    lengths = range(1, min(len(one), len(other)))
-    return (
-        one in other
-        or other in one
-        or any(one.endswith(other[:n]) or other.endswith(one[:n]) for n in lengths)
-    )

@@ -37,3 +37,13 @@ def well_formed_chunks(chunks: Iterable[str]) -> Iterator[str]:
         half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
         yield well_formed(text.removesuffix(half))
     yield well_formed(half)
+
+
+def can_share(one: str, other: str) -> bool:
+    """Whether a text can hold both so that they share characters."""
+    lengths = range(1, min(len(one), len(other)))
+    return (
+        one in other
+        or other in one
+        or any(one.endswith(other[:n]) or other.endswith(one[:n]) for n in lengths)
+    )

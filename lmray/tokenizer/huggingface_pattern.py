@@ -1,0 +1,58 @@
+"""Split patterns between `regex`, which lmray uses, and Oniguruma, which Hugging Face's does.
+
+Both read the patterns of published tokenizers alike, but not all regular expressions: `\\d{3}+` is
+possessive in one and repeats a repeat in the other, `$` is the end of the text or of a line.
+"""
+
+import regex
+
+from lmray.errors import UsageError
+from lmray.tokenizer.pattern import GPT2_PATTERN
+
+COMPLETE = (GPT2_PATTERN,)
+"""Patterns known to match at every place of every text."""
+
+_ANY = r"|[\s\S]"
+
+_PORTABLE = regex.compile(
+    r"""(?x)
+    (?: \\[pP]\{\^?\w+\} | \\[sSdDrnt] | \\[^\w\s]               # classes, escapes
+      | [^\\\[\](){}^$*+?]                                       # itself, the dot and | too
+      | \[\^?\]?(?: \\[pP]\{\^?\w+\} | \\[sSdDrnt] | \\[^\w\s]
+                  | (?!--|&&|\|\||~~)[^\\\[\]] )+\]
+      | \(\?(?:[:=!>]|i:) | \)
+      | [?*+][?+]?+(?![?*+]) | \{\d+(?:,\d*+)?\}\??(?![?*+])
+    )*+
+    """
+)
+
+
+def to_huggingface(pattern: str) -> str:
+    """The regular expression for a Split whose pieces are lmray's, each match one and no gaps.
+
+    lmray cuts what the pattern does not match into characters, which `tokenizers` leaves whole.
+    """
+    _check_portable(pattern)
+    return pattern if pattern in COMPLETE else pattern + _ANY
+
+
+def from_huggingface(expression: str) -> str:
+    """The split pattern that cuts as a Split does that isolates `expression`."""
+    _check_portable(expression)
+    if expression in COMPLETE:
+        return expression
+    if expression.endswith(_ANY):
+        return expression.removesuffix(_ANY)
+    # One piece for as long as nothing matches; where everything does, it is never tried.
+    return rf"{expression}|(?:(?!{expression})[\s\S])+"
+
+
+def _check_portable(pattern: str) -> None:
+    read = _PORTABLE.match(pattern)
+    if read is None or read.end() < len(pattern):
+        rest = pattern[read.end() if read else 0 :]
+        raise UsageError(
+            f"split pattern {pattern!r} may not mean the same to `tokenizers` (Oniguruma) from "
+            f"{rest!r:.20} on; write it without possessive intervals, anchors, looking behind, "
+            f"\\w, \\b and set operations"
+        )
