@@ -60,7 +60,7 @@ def _field(schema: Mapping[str, Any], path: Sequence[str]) -> tuple[str, Mapping
     if isinstance(default, dict):
         name, value = next(iter(default.items()))
         return key, rule, f"{key}: {{{name}: {value}}}"
-    return key, rule, f"{key}={default}"
+    return key, rule, f"{key}={str(default).lower() if isinstance(default, bool) else default}"
 
 
 def _resolve(schema: Mapping[str, Any], rule: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -74,7 +74,12 @@ def _alternatives(rule: Mapping[str, Any]) -> list[str]:
         return [choice for part in rule["anyOf"] for choice in _alternatives(part)]
     if "enum" in rule or "const" in rule:
         return [repr(value) for value in rule.get("enum", [rule.get("const")])]
-    nouns = {"integer": "a whole number", "number": "a finite number", "string": "text"}
+    nouns = {
+        "integer": "a whole number",
+        "number": "a finite number",
+        "boolean": "true or false",
+        "string": "text",
+    }
     bounds = {
         "minimum": "of at least",
         "exclusiveMinimum": "above",

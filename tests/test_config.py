@@ -151,6 +151,29 @@ def test_an_assignment_sets_its_field(assignment: str, value: Any) -> None:
             "make it even",
         ),
         (
+            "model.num_kv_heads=3",
+            "model.num_heads=16 is not divisible by model.num_kv_heads=3",
+            "choose a divisor of 16 or auto",
+        ),
+        (
+            "model.logit_softcap=0",
+            "model.logit_softcap=0 is neither a finite number above 0 nor 'none'",
+            "write it as in model.logit_softcap=none",
+        ),
+        (
+            "model.norm=layer",
+            (
+                "model.norm='layer' is neither 'pre' nor 'post' nor 'res_post' nor 'sandwich' nor "
+                "'none'"
+            ),
+            "write it as in model.norm=pre",
+        ),
+        (
+            "model.qk_norm=1",
+            "model.qk_norm=1 is not true or false",
+            "write it as in model.qk_norm=false",
+        ),
+        (
             "budget.tokens=100",
             (
                 "budget.tokens=100 has no room for one step of data.batch_size=128 x "
@@ -181,7 +204,8 @@ def test_an_impossible_value_is_refused_with_its_rule_and_a_remedy(
 NUMBERS = [
     key
     for key, default in flatten(Run()).items()
-    if not isinstance(default, str) or not isinstance(OTHER[key], str)
+    if not isinstance(default, bool)
+    and (not isinstance(default, str) or not isinstance(OTHER[key], str))
 ]
 
 
@@ -285,8 +309,28 @@ def test_the_automatic_ffn_is_eight_thirds_wide(d_model: int, width: int) -> Non
     assert abs(width - d_model * 8 / 3) <= 32 or width == 64
 
 
-def test_a_given_ffn_width_is_kept() -> None:
-    assert Model(d_ff=1000).ffn_width == 1000
+@pytest.mark.parametrize("ffn", ["swiglu", "silu", "gelu", "relu2"])
+@pytest.mark.parametrize("d_ff", [1, 1000])
+def test_a_given_ffn_width_is_kept(ffn: Any, d_ff: int) -> None:
+    assert Model(d_ff=d_ff, ffn=ffn).ffn_width == d_ff
+
+
+@pytest.mark.parametrize("d_model", [16, 128, 512, 1280])
+@pytest.mark.parametrize("ffn", ["silu", "gelu", "relu2"])
+def test_two_matrices_cost_what_swiglus_three_do(ffn: Any, d_model: int) -> None:
+    plain = Model(d_model=d_model, num_heads=2, ffn=ffn)
+    assert 2 * plain.ffn_width == 3 * Model(d_model=d_model, num_heads=2).ffn_width
+
+
+def test_only_rotations_need_an_even_head() -> None:
+    assert Model(d_model=15, num_heads=5, position="learned").d_model == 15
+
+
+def test_unet_skips_need_a_pair_of_layers() -> None:
+    with pytest.raises(
+        UsageError, match=r"unet_skips=true .* model.num_layers=1; give it at least 2"
+    ):
+        changed("model.num_layers=1", "model.unet_skips=true")
 
 
 def test_the_budget_pays_for_whole_steps() -> None:

@@ -25,6 +25,7 @@ ORDER = [
     "threads",
     "config",
     "presets",
+    "accounting",
     "corpus",
     "tokenizer",
     "dataset",
@@ -105,7 +106,8 @@ def loaded_after_importing(*modules: str) -> str:
 
 def test_text_and_tokens_need_no_torch() -> None:
     light = ("lmray", "lmray.config", "lmray.presets", "lmray.corpus", "lmray.tokenizer")
-    assert loaded_after_importing(*light, "lmray.dataset", "lmray.cli.main") == ""
+    others = ("lmray.accounting", "lmray.dataset", "lmray.cli.main")
+    assert loaded_after_importing(*light, *others) == ""
 
 
 def test_training_needs_no_ray() -> None:

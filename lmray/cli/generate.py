@@ -1,10 +1,12 @@
 """`lmray generate`: text from a run's newest checkpoint."""
 
+import sys
 from typing import Annotated
 
 import typer
 
 from lmray.cli.options import DEFAULT_ROOT, Json, Root, find_run
+from lmray.errors import UsageError
 
 
 def generate_text(
@@ -20,27 +22,59 @@ def generate_text(
         float,
         typer.Option(min=0.0, max=1.0, help="Sample among the likeliest tokens of this mass."),
     ] = 0.95,
+    top_k: Annotated[
+        int, typer.Option(min=0, help="Sample among this many of the likeliest; 0 is all.")
+    ] = 0,
+    min_p: Annotated[
+        float,
+        typer.Option(min=0.0, max=1.0, help="Least probability relative to the likeliest token."),
+    ] = 0.0,
+    samples: Annotated[int, typer.Option(min=1, help="Texts, with seeds from --seed on.")] = 1,
     seed: Annotated[int, typer.Option(help="Same seed, same text.")] = 0,
+    stream: Annotated[
+        bool | None,
+        typer.Option(
+            "--stream/--no-stream",
+            help="Print tokens as they come (one sample, not with --json); default on a terminal.",
+            show_default=False,
+        ),
+    ] = None,
     root: Root = DEFAULT_ROOT,
     json: Json = False,
 ) -> None:
     """Generate text until the end of a document or of the token allowance."""
+    if stream and (json or samples > 1):
+        other = "--json" if json else f"--samples={samples}"
+        raise UsageError(f"--stream prints one text as it comes and not {other}; drop one of them")
     from lmray.cli.show import result
-    from lmray.experiments.trained import continue_text, load_trained
+    from lmray.experiments.trained import continue_text, load_trained, stream_text
+    from lmray.generation import Sampling
 
+    sampling = Sampling(temperature, top_p, top_k, min_p)
     trained = load_trained(find_run(run, root))
-    text, tokens = continue_text(
+    alone = samples == 1 and not json
+    if alone and (sys.stdout.isatty() if stream is None else stream):
+        print(prompt, end="", flush=True)
+        for piece in stream_text(
+            trained, prompt, max_new_tokens=max_new_tokens, sampling=sampling, seed=seed
+        ):
+            print(piece, end="", flush=True)
+        print()
+        return
+    found = continue_text(
         trained,
         prompt,
         max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_p=top_p,
+        sampling=sampling,
         seed=seed,
+        samples=samples,
     )
     facts = {
         "run": str(trained.directory.path),
         "prompt": prompt,
-        "text": text,
-        "new_tokens": tokens,
+        "samples": [
+            {"seed": seed + index, "text": text, "new_tokens": tokens}
+            for index, (text, tokens) in enumerate(found)
+        ],
     }
-    result(facts, prompt + text, as_json=json)
+    result(facts, "\n\n".join(prompt + text for text, _ in found), as_json=json)

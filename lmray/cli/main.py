@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 import lmray
-from lmray.cli import corpus, data, doctor, evaluate, generate, quickstart, sweep, tokenizer, train
+from lmray.cli import (
+    account,
+    corpus,
+    data,
+    doctor,
+    evaluate,
+    generate,
+    quickstart,
+    sweep,
+    tokenizer,
+    train,
+)
 from lmray.errors import LmrayError
 
 app = typer.Typer(
@@ -27,6 +38,7 @@ app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate_run)
 app.command("generate")(generate.generate_text)
 app.add_typer(sweep.app, name="sweep")
+app.command("account")(account.account)
 app.command("doctor")(doctor.doctor)
 
 

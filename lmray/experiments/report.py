@@ -4,10 +4,10 @@ from pathlib import Path
 
 import jinja2
 
+from lmray.accounting import num_parameters
 from lmray.experiments import plots
 from lmray.experiments.run_directory import RunDirectory
 from lmray.experiments.tables import Sweep, as_csv, columns, readable, summaries
-from lmray.model.accounting import num_parameters
 from lmray.storage import write_bytes
 
 

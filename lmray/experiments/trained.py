@@ -1,6 +1,8 @@
 """A run's newest model, ready to evaluate or to generate with."""
 
+import codecs
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from lmray.config import Run
 from lmray.dataset import Splits, open_splits
 from lmray.errors import CorruptionError, PreflightError
 from lmray.experiments.run_directory import RunDirectory
-from lmray.generation import generate
+from lmray.generation import Sampling, generate_batch, stream
 from lmray.model import TransformerLM
 from lmray.training import checkpoint
 from lmray.training.device import resolve_device
@@ -69,24 +71,36 @@ def continue_text(
     prompt: str,
     *,
     max_new_tokens: int,
-    temperature: float,
-    top_p: float,
+    sampling: Sampling,
     seed: int,
-) -> tuple[str, int]:
-    """The text a model goes on with after `prompt`, and its length in tokens.
+    samples: int = 1,
+) -> list[tuple[str, int]]:
+    """The texts a model goes on with after `prompt`, and their lengths in tokens.
 
-    An empty prompt begins a document.
+    An empty prompt begins a document. The i-th of several `samples` has the seed `seed` + i.
     """
     tokenizer = trained.splits.tokenizer
-    # A document begins after the separator of the one before.
-    prompt_ids = tokenizer.encode(prompt) if prompt else [tokenizer.end_of_text]
-    new = generate(
-        trained.model,
-        prompt_ids,
-        max_new_tokens,
-        temperature,
-        top_p,
-        stop_tokens=(tokenizer.end_of_text,),
-        seed=seed,
+    prompts = [_prompt_ids(trained, prompt)] * samples
+    stop = (tokenizer.end_of_text,)
+    found = generate_batch(
+        trained.model, prompts, max_new_tokens, sampling, stop_tokens=stop, seed=seed
     )
-    return tokenizer.decode(new), len(new)
+    return [(tokenizer.decode(ids), len(ids)) for ids in found]
+
+
+def stream_text(
+    trained: Trained, prompt: str, *, max_new_tokens: int, sampling: Sampling, seed: int
+) -> Iterator[str]:
+    """The first text of `continue_text` in pieces, each as soon as its characters are whole."""
+    tokenizer = trained.splits.tokenizer
+    ids, stop = _prompt_ids(trained, prompt), (tokenizer.end_of_text,)
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    for token in stream(trained.model, ids, max_new_tokens, sampling, stop_tokens=stop, seed=seed):
+        yield decoder.decode(tokenizer.decode_bytes([token]))
+    yield decoder.decode(b"", final=True)
+
+
+def _prompt_ids(trained: Trained, prompt: str) -> list[int]:
+    # A document begins after the separator of the one before.
+    tokenizer = trained.splits.tokenizer
+    return tokenizer.encode(prompt) if prompt else [tokenizer.end_of_text]

@@ -1,17 +1,21 @@
 """The Transformer language model and its loss, from scratch, under the coursework's names."""
 
 from lmray.model.attention import (
+    KeyValueCache,
     MultiHeadSelfAttention,
-    RotaryPositionalEmbedding,
     scaled_dot_product_attention,
     softmax,
 )
-from lmray.model.layers import Embedding, Linear, RMSNorm, SwiGLU, silu
+from lmray.model.feedforward import FeedForward, SwiGLU, gelu, relu2, silu
+from lmray.model.layers import Embedding, Linear, RMSNorm
 from lmray.model.loss import cross_entropy
+from lmray.model.rope import RotaryPositionalEmbedding
 from lmray.model.transformer import TransformerBlock, TransformerLM
 
 __all__ = [
     "Embedding",
+    "FeedForward",
+    "KeyValueCache",
     "Linear",
     "MultiHeadSelfAttention",
     "RMSNorm",
@@ -20,6 +24,8 @@ __all__ = [
     "TransformerBlock",
     "TransformerLM",
     "cross_entropy",
+    "gelu",
+    "relu2",
     "scaled_dot_product_attention",
     "silu",
     "softmax",

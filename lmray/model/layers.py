@@ -1,6 +1,6 @@
-"""The layers without attention: linear map, embedding, RMS normalisation, SwiGLU.
+"""The layers that everything is made of: linear map, embedding, RMS normalisation.
 
-Letters of shapes: D d_model, F d_ff, V vocabulary size.
+Letters of shapes: D d_model.
 """
 
 from typing import Any
@@ -39,7 +39,7 @@ class Linear(nn.Module):
 
 
 class Embedding(nn.Module):
-    """One learned vector for each token id; they start as a standard normal cut at three."""
+    """One learned vector for each id; they start as a normal cut at three standard deviations."""
 
     def __init__(
         self,
@@ -47,13 +47,15 @@ class Embedding(nn.Module):
         embedding_dim: int,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        *,
+        std: float = 1.0,
     ) -> None:
         """Draws the vectors from torch's global generator."""
         super().__init__()
         self.weight = nn.Parameter(
             torch.empty(num_embeddings, embedding_dim, device=device, dtype=dtype)
         )
-        nn.init.trunc_normal_(self.weight, std=1.0, a=-3.0, b=3.0)
+        nn.init.trunc_normal_(self.weight, std=std, a=-3 * std, b=3 * std)
 
     def forward(self, token_ids: Int[Tensor, "..."]) -> Float[Tensor, "... D"]:
         """Looks each id up."""
@@ -112,29 +114,3 @@ class _RMSNorm(torch.autograd.Function):
         grad_x = (grad * gain).addcmul_(normalised, mean, value=-1).mul_(scale)
         grad_gain = product.reshape(-1, product.shape[-1]).sum(0).to(gain.dtype)
         return grad_x, grad_gain, None
-
-
-def silu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """The sigmoid linear unit, x * sigmoid(x) (Elfwing et al. 2017)."""
-    return x * torch.sigmoid(x)
-
-
-class SwiGLU(nn.Module):
-    """w2(silu(w1 x) * w3 x), the gated feed-forward layer of Shazeer (2020)."""
-
-    def __init__(
-        self,
-        d_model: int,
-        d_ff: int,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        """Makes three matrices between d_model and d_ff."""
-        super().__init__()
-        self.w1 = Linear(d_model, d_ff, device, dtype)
-        self.w2 = Linear(d_ff, d_model, device, dtype)
-        self.w3 = Linear(d_model, d_ff, device, dtype)
-
-    def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
-        """Applies the layer to each position by itself."""
-        return self.w2(silu(self.w1(x)) * self.w3(x))

@@ -110,16 +110,18 @@ def test_eval_is_the_runs_own_final_validation(home: Path, run_id: str):
 
 
 def test_generate_is_reproducible_and_greedy_at_temperature_0(home: Path, run_id: str):
-    words = ("generate", run_id, "--prompt", "Ada", "--max-new-tokens", 8, "--json")
-    first = json.loads(lmray(*words, cwd=home).stdout)
-    assert first == json.loads(lmray(*words, cwd=home).stdout)
+    words = ("generate", run_id, "--prompt", "Ada", "--max-new-tokens", 8)
+    first, second = json.loads(lmray(*words, "--samples", 2, "--json", cwd=home).stdout)["samples"]
     assert 0 < first["new_tokens"] <= 8
+    again = json.loads(lmray(*words, "--seed", 1, "--json", cwd=home).stdout)["samples"]
+    assert again == [second]
     greedy = [
-        json.loads(lmray(*words, "--temperature", 0, "--seed", s, cwd=home).stdout) for s in "12"
+        json.loads(lmray(*words, *likeliest, "--seed", 5, "--json", cwd=home).stdout)["samples"]
+        for likeliest in (("--temperature", 0), ("--top-k", 1), ("--min-p", 1))
     ]
-    assert greedy[0] == greedy[1]
-    shown = lmray("generate", run_id, "--prompt", "Ada", "--max-new-tokens", 8, cwd=home).stdout
-    assert shown == "Ada" + first["text"] + "\n"
+    assert greedy[0] == greedy[1] == greedy[2]
+    for how in ("--stream", "--no-stream"):
+        assert lmray(*words, how, cwd=home).stdout == "Ada" + first["text"] + "\n"
 
 
 def test_corpus_list_and_stat(home: Path):
@@ -156,6 +158,7 @@ def test_version(home: Path):
           "evaluation.prefix_tokens=4096"), 3, "use more validation text"),
         (("eval", "zzz"), 2, "no run begins with 'zzz'"),
         (("generate", "zzz"), 2, "no run begins with 'zzz'"),
+        (("generate", "zzz", "--stream", "--json"), 2, "and not --json; drop one of them"),
         (("sweep", "run", "nosuch"), 2, "no space at nosuch"),
         (("sweep", "run", "quickstart", "optim.lr=1e-3"), 2, "is what space quickstart varies"),
         (("sweep", "run", "quickstart", "data.tokens=d"), 3, "set model.vocab_size=300"),

@@ -12,7 +12,8 @@ from lmray.dataset import Splits, open_splits
 from lmray.errors import PreflightError
 from lmray.experiments.execute import execute
 from lmray.experiments.run_directory import RunDirectory
-from lmray.experiments.trained import continue_text, load_trained
+from lmray.experiments.trained import continue_text, load_trained, stream_text
+from lmray.generation import Sampling
 from tests.small import small_run
 
 
@@ -133,11 +134,15 @@ def test_a_trained_model_evaluates_and_writes(splits: Splits, tmp_path: Path):
     directory = execute(small_run(splits.directory), splits, tmp_path, report=lambda record: None)
     trained = load_trained(directory)
     assert trained.step == 20
-    options = {"max_new_tokens": 12, "temperature": 0.8, "top_p": 0.9}
-    text, tokens = continue_text(trained, "Ada", seed=3, **options)
+    options = {"max_new_tokens": 12, "sampling": Sampling(0.8, 0.9)}
+    ((text, tokens),) = continue_text(trained, "Ada", seed=3, **options)
     assert tokens <= 12
-    assert (text, tokens) == continue_text(trained, "Ada", seed=3, **options)
-    assert isinstance(continue_text(trained, "", seed=3, **options)[0], str)
+    several = continue_text(trained, "Ada", seed=2, samples=3, **options)
+    assert several[1] == (text, tokens)
+    assert len(set(several)) > 1
+    assert "".join(stream_text(trained, "Ada", seed=3, **options)) == text
+    begun = continue_text(trained, "", seed=3, **options)[0][0]
+    assert "".join(stream_text(trained, "", seed=3, **options)) == begun
 
 
 def test_a_run_without_a_checkpoint_cannot_be_loaded(splits: Splits, tmp_path: Path):

@@ -9,71 +9,16 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from lmray.config.model import Model
+from lmray.config.section import Count, Section, integral
 from lmray.errors import UsageError
 from lmray.refusal import explain, unknown_key
 from lmray.storage import canonical_json
 
 NUMERICS = 1
 """Part of every run id; raised when a change of the code changes the curve of some config."""
-
-
-def _integral(value: Any) -> Any:
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-Count = Annotated[int, Field(ge=1), BeforeValidator(_integral)]
-"""A whole number of at least one; 1e6 is one too."""
-
-
-class Section(BaseModel):
-    """A frozen part of a configuration; an unknown key or a value of another type is refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class Model(Section):
-    """A pre-norm Transformer with RMSNorm, RoPE and SwiGLU, as in the coursework."""
-
-    vocab_size: Count = 10_000
-    """Token ids the model knows; equal to the tokenizer's vocabulary."""
-    context_length: Count = 256
-    """Tokens a training window holds."""
-    num_layers: Count = 4
-    """Transformer blocks."""
-    d_model: Count = 512
-    """Width of the residual stream."""
-    num_heads: Count = 16
-    """Attention heads; each is d_model / num_heads wide."""
-    d_ff: Count | Literal["auto"] = "auto"
-    """Width inside SwiGLU; auto is 8/3 d_model to the nearest multiple of 64."""
-    rope_theta: Annotated[float, Field(gt=1)] = 10_000.0
-    """Base of the rotary wavelengths."""
-    attention: Literal["math", "sdpa"] = "sdpa"
-    """math spells attention out; sdpa is torch's fused kernel of the same function."""
-
-    @property
-    def ffn_width(self) -> int:
-        """The number that d_ff stands for.
-
-        At 8/3 d_model, three matrices cost what the two of a plain FFN of 4 d_model cost.
-        """
-        return max(64, round(self.d_model * 8 / 3 / 64) * 64) if self.d_ff == "auto" else self.d_ff
-
-    @model_validator(mode="after")
-    def _heads_fit(self) -> "Model":
-        if self.d_model % self.num_heads:
-            raise ValueError(
-                f"model.d_model={self.d_model} is not divisible by model.num_heads="
-                f"{self.num_heads}; make it a multiple of {self.num_heads} or change num_heads"
-            )
-        if (self.d_model // self.num_heads) % 2:
-            raise ValueError(
-                f"model.d_model={self.d_model} / model.num_heads={self.num_heads} is an odd head "
-                f"width and RoPE rotates pairs; make it even"
-            )
-        return self
 
 
 class Data(Section):
@@ -158,7 +103,7 @@ class Run(Section):
     evaluation: Evaluation = Evaluation()
     execution: Execution = Execution()
     tracking: Tracking = Tracking()
-    seed: Annotated[int, Field(ge=0, lt=2**32), BeforeValidator(_integral)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32), BeforeValidator(integral)] = 0
     """Fixes initial weights and batches."""
 
     @property
@@ -192,14 +137,12 @@ class Run(Section):
         return self
 
     def experiment(self) -> dict[str, Any]:
-        """What determines the curve, as plain values; d_ff is the number it stands for.
+        """What determines the curve, as plain values; see `Model.experiment`.
 
         Execution, tracking and the place of the data are no part of it.
         """
-        exclude = {"execution": True, "tracking": True, "data": {"tokens"}}
-        values = self.model_dump(exclude=exclude)
-        values["model"]["d_ff"] = self.model.ffn_width
-        return values
+        exclude = {"model": True, "execution": True, "tracking": True, "data": {"tokens"}}
+        return {**self.model_dump(exclude=exclude), "model": self.model.experiment()}
 
 
 def run_id(run: Run, data_digest: str) -> str:

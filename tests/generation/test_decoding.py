@@ -1,22 +1,21 @@
-"""Sampling against a naive reference: greedy, nucleus, stop, seed, window."""
+"""Generation against a naive reference: greedy, cached, batched, streamed, stop, seed, window."""
 
 import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmray.config import Model
 from lmray.errors import LmrayError, UsageError
-from lmray.generation import generate, nucleus
+from lmray.generation import Sampling, generate, generate_batch, stream
 from lmray.model import TransformerLM
 
 V, T = 32, 8
 
 
-@pytest.fixture
-def lm():
+def build():
     torch.manual_seed(0)
     model = TransformerLM.from_config(
         Model(vocab_size=V, context_length=T, num_layers=2, d_model=16, num_heads=2, d_ff=16)
@@ -24,6 +23,11 @@ def lm():
     with torch.no_grad():
         model.lm_head.weight.mul_(5)  # decided opinions, for the tests to tell apart
     return model
+
+
+@pytest.fixture
+def lm():
+    return build()
 
 
 def greedy(model, prompt, count):
@@ -87,8 +91,8 @@ def test_draws_follow_the_distribution(lm, temperature, top_p):
         kept.add(token)
         mass += probabilities[token]
     draws, counts = 800, [0] * V
-    for seed in range(draws):
-        (token,) = generate(lm, [1, 2], 1, temperature, top_p, seed=seed)
+    sampling = Sampling(temperature, top_p)
+    for (token,) in generate_batch(lm, [[1, 2]] * draws, 1, sampling):
         counts[token] += 1
     assert all(counts[token] == 0 for token in range(V) if token not in kept)
     expected = {t: draws * probabilities[t] / mass for t in kept}
@@ -98,29 +102,54 @@ def test_draws_follow_the_distribution(lm, temperature, top_p):
     assert statistic < degrees + 5 * math.sqrt(2 * degrees)
 
 
+def test_a_cached_text_equals_one_computed_anew_each_time(lm):
+    """Drawn, not greedy, on its way into and past the context."""
+    sampling, generator = Sampling(temperature=1.5, top_k=9), torch.Generator().manual_seed(7)
+    ids = [1, 2]
+    for _ in range(2 * T):
+        with torch.no_grad():
+            scores = lm(torch.tensor([ids[-T:]]))[0, -1]
+        ids.append(sampling.choose(scores, generator))
+    assert generate(lm, [1, 2], 2 * T, 1.5, top_k=9, seed=7) == ids[2:]
+
+
+def test_a_cached_step_reads_one_token(lm, monkeypatch):
+    lengths, original = [], lm.hidden_states
+
+    def counted(ids, *args, **kwargs):
+        lengths.append(ids.shape[1])
+        return original(ids, *args, **kwargs)
+
+    monkeypatch.setattr(lm, "hidden_states", counted)
+    generate(lm, [1, 2, 3], 7)
+    assert lengths == [3, 1, 1, 1, 1, 1, T]  # the last one is past the context
+
+
+@settings(max_examples=15)
 @given(
-    weights=st.lists(st.integers(0, 50), min_size=1, max_size=12).filter(any),
-    top_p=st.floats(1e-6, 1),
+    prompts=st.lists(st.lists(st.integers(0, V - 1), min_size=1, max_size=12), max_size=4),
+    count=st.integers(0, 12),
+    seed=st.integers(0, 100),
+    stop=st.sets(st.integers(0, V - 1), max_size=6),
 )
-def test_nucleus_is_the_smallest_set_that_reaches_top_p(weights, top_p):
-    probabilities = torch.tensor(weights, dtype=torch.float64) / sum(weights)
-    found = nucleus(probabilities, top_p)
-    kept = found > 0
-    assert kept.any()
-    assert found.sum().item() == pytest.approx(1)
-    mass = probabilities[kept].sum().item()
-    assert mass >= top_p - 1e-9
-    assert mass - probabilities[kept].min().item() < top_p + 1e-9  # one fewer would not reach it
-    if (~kept).any():
-        assert probabilities[kept].min() >= probabilities[~kept].max()
+def test_a_batch_is_its_texts_one_by_one(prompts, count, seed, stop):
+    model, sampling = build(), Sampling(0.9, 0.8)
+    found = generate_batch(model, prompts, count, sampling, stop_tokens=stop, seed=seed)
+    alone = [
+        generate(model, prompt, count, 0.9, 0.8, stop_tokens=stop, seed=seed + row)
+        for row, prompt in enumerate(prompts)
+    ]
+    assert found == alone
 
 
-def test_nucleus_by_hand():
-    probabilities = torch.tensor([0.1, 0.5, 0.15, 0.25])
-    torch.testing.assert_close(nucleus(probabilities, 0.5), torch.tensor([0, 1.0, 0, 0]))
-    torch.testing.assert_close(nucleus(probabilities, 0.51), torch.tensor([0, 2 / 3, 0, 1 / 3]))
-    assert torch.equal(nucleus(probabilities, 1.0), probabilities)
-    assert torch.equal(nucleus(torch.full((4,), 0.25), 0.3) > 0, torch.tensor([1, 1, 0, 0]) > 0)
+def test_a_stream_yields_each_token_before_the_next_is_computed(lm):
+    tokens = stream(lm, [1, 2], 5, Sampling(temperature=0))
+    expected = greedy(lm, [1, 2], 5)
+    assert [next(tokens), next(tokens)] == expected[:2]
+    with torch.no_grad():
+        lm.lm_head.weight.fill_(math.nan)
+    with pytest.raises(LmrayError, match="not finite"):
+        next(tokens)
 
 
 @pytest.mark.parametrize(

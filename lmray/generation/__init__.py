@@ -1,0 +1,14 @@
+"""Text from a language model, one token at a time."""
+
+from lmray.generation.decoding import generate, generate_batch, stream
+from lmray.generation.sampling import Sampling, largest, likely_enough, nucleus
+
+__all__ = [
+    "Sampling",
+    "generate",
+    "generate_batch",
+    "largest",
+    "likely_enough",
+    "nucleus",
+    "stream",
+]

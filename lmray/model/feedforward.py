@@ -1,0 +1,77 @@
+"""The feed-forward layers: SwiGLU, and two matrices around one of three functions.
+
+Letters of shapes: D d_model.
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lmray.model.layers import Linear
+
+
+def silu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """The sigmoid linear unit, x * sigmoid(x) (Elfwing et al. 2017)."""
+    return x * torch.sigmoid(x)
+
+
+def gelu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """The Gaussian error linear unit, x times the normal distribution's mass below x.
+
+    (Hendrycks & Gimpel 2016; exact, not its approximation by tanh.)
+    """
+    return x * (0.5 + 0.5 * torch.erf(x * 0.5**0.5))
+
+
+def relu2(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """max(0, x)^2 (Primer, So et al. 2021)."""
+    return torch.relu(x).square()
+
+
+class SwiGLU(nn.Module):
+    """w2(silu(w1 x) * w3 x), the gated feed-forward layer of Shazeer (2020)."""
+
+    def __init__(
+        self,
+        d_model: int,
+        d_ff: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Makes three matrices between d_model and d_ff."""
+        super().__init__()
+        self.w1 = Linear(d_model, d_ff, device, dtype)
+        self.w2 = Linear(d_ff, d_model, device, dtype)
+        self.w3 = Linear(d_model, d_ff, device, dtype)
+
+    def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        """Applies the layer to each position by itself."""
+        return self.w2(silu(self.w1(x)) * self.w3(x))
+
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"silu": silu, "gelu": gelu, "relu2": relu2}
+
+
+class FeedForward(nn.Module):
+    """w2(activation(w1 x)): the feed-forward layer without a gate."""
+
+    def __init__(
+        self,
+        d_model: int,
+        d_ff: int,
+        activation: Literal["silu", "gelu", "relu2"],
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Makes two matrices between d_model and d_ff."""
+        super().__init__()
+        self.activation = _ACTIVATIONS[activation]
+        self.w1 = Linear(d_model, d_ff, device, dtype)
+        self.w2 = Linear(d_ff, d_model, device, dtype)
+
+    def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        """Applies the layer to each position by itself."""
+        return self.w2(self.activation(self.w1(x)))

@@ -1,0 +1,93 @@
+"""Memory by item against what autograd keeps and what a step takes."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+
+from lmray.accounting import num_parameters, training_memory
+from lmray.config import Model
+from lmray.errors import PreflightError
+from lmray.model import TransformerLM, cross_entropy
+from lmray.training.peak_memory import measured_peak
+from tests.model.architectures import ONE_SWITCH, models, small
+
+NOT_SAVED = {"weights", "gradients", "first moments", "second moments"}
+TRANSIENT = "logits, then their gradient"
+
+
+def kept_by_autograd(model, batch):
+    """Bytes of all tensors that the backward pass needs, parameters and buffers aside."""
+    torch.manual_seed(0)
+    lm = TransformerLM.from_config(model)
+    owned = {t.untyped_storage().data_ptr() for t in (*lm.parameters(), *lm.buffers())}
+    ids, targets = (torch.zeros(batch, model.context_length, dtype=torch.int64) for _ in range(2))
+    found, alive = {}, []
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in owned:
+            found[storage.data_ptr()] = storage.nbytes()
+            alive.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        cross_entropy(lm(ids), targets)
+    return sum(found.values())
+
+
+def assert_exact(model):
+    memory = training_memory(model)
+    activations = sum(memory.per_sequence.values()) - memory.per_sequence[TRANSIENT]
+    fixed = sum(count for name, count in memory.fixed.items() if name not in NOT_SAVED)
+    # From two sequences on: of one, torch multiplies some heads where they lie.
+    two, four = kept_by_autograd(model, 2), kept_by_autograd(model, 4)
+    assert four - two == 2 * activations
+    assert two == fixed + 2 * activations
+
+
+BIG = {"vocab_size": 100, "context_length": 32, "d_model": 64}
+
+
+@pytest.mark.parametrize("attention", ["math", "sdpa"])
+@pytest.mark.parametrize("changes", ONE_SWITCH, ids=str)
+def test_the_activations_are_those_that_autograd_keeps(changes, attention):
+    assert_exact(small(**BIG, attention=attention, **changes))
+
+
+@settings(max_examples=40)
+@given(models())
+def test_the_activations_of_every_model(model):
+    sizes = {"context_length": 16, "num_heads": 4, "d_ff": 40, "vocab_size": 64}
+    assert_exact(Model(**model.model_dump() | sizes))
+
+
+def test_adamw_in_fp32_holds_sixteen_bytes_a_parameter():
+    model = small()
+    held = training_memory(model).fixed
+    assert sum(held[name] for name in NOT_SAVED) == 16 * num_parameters(model)
+
+
+def test_the_largest_batch_is_the_last_that_fits():
+    memory = training_memory(small())
+    batch = memory.largest_batch(10**8)
+    assert memory.total(batch) <= 10**8 < memory.total(batch + 1)
+    assert memory.largest_batch(memory.total(7)) == 7
+    with pytest.raises(PreflightError, match=r"takes .* bytes at a batch of one .* 1,000; choose"):
+        memory.largest_batch(1000)
+
+
+def test_a_measured_peak_is_near_the_list():
+    """Resident memory also has what kernels use for a moment, and AdamW's temporaries."""
+    model = small(vocab_size=4000, context_length=128, d_model=256, d_ff=1024, attention="sdpa")
+    try:
+        measured = measured_peak(model, 8, "cpu")
+    except PreflightError as error:
+        pytest.skip(str(error))
+    assert 0.6 < measured / training_memory(model).total(8) < 1.6
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_a_measured_peak_on_a_gpu_is_near_the_list():
+    model = small(vocab_size=4000, context_length=256, d_model=512, d_ff=2048, attention="sdpa")
+    assert 0.7 < measured_peak(model, 16, "cuda") / training_memory(model).total(16) < 1.2
