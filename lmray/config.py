@@ -9,28 +9,29 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from lmray.errors import UsageError
 from lmray.refusal import explain, unknown_key
+from lmray.sections import (
+    Budget,
+    Count,
+    Data,
+    Evaluation,
+    Execution,
+    Optim,
+    Section,
+    Tracking,
+    integral,
+)
 from lmray.storage import canonical_json
 
 NUMERICS = 1
 """Part of every run id; raised when a change of the code changes the curve of some config."""
 
 
-def _integral(value: Any) -> Any:
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-Count = Annotated[int, Field(ge=1), BeforeValidator(_integral)]
-"""A whole number of at least one; 1e6 is one too."""
-
-
-class Section(BaseModel):
-    """A frozen part of a configuration; an unknown key or a value of another type is refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+_LATER = frozenset({"optim.name", "optim.matrix_lr", "optim.momentum", "optim.no_decay"})
+"""Keys younger than the first run ids; they enter an id where they are not at their default."""
 
 
 class Model(Section):
@@ -76,78 +77,6 @@ class Model(Section):
         return self
 
 
-class Data(Section):
-    """Where the tokens are and how many a step takes."""
-
-    tokens: str = "tokens/tinystories"
-    """Directory of the token dataset; what is in it, not where it is, enters the run id."""
-    batch_size: Count = 128
-    """Sequences in one optimizer step, over all workers."""
-
-
-class Optim(Section):
-    """AdamW under a cosine schedule with linear warm-up."""
-
-    lr: Annotated[float, Field(gt=0, le=1)] = 1e-3
-    """Peak learning rate."""
-    min_lr_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Learning rate at the end of the budget, as a fraction of the peak."""
-    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Share of the budget over which the learning rate rises linearly."""
-    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Decay of the mean of gradients."""
-    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
-    """Decay of the mean of squared gradients."""
-    eps: Annotated[float, Field(gt=0)] = 1e-8
-    """Added to the root of the mean square."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    """Decoupled decay per unit of learning rate."""
-    clip_norm: Annotated[float, Field(gt=0)] | Literal["none"] = 1.0
-    """Largest global L2 norm a gradient keeps."""
-
-
-class Budget(Section):
-    """How long a run trains."""
-
-    tokens: Count = 327_680_000
-    """Training tokens, over all workers."""
-
-
-class Evaluation(Section):
-    """When validation loss is measured, and on what."""
-
-    interval_tokens: Count = 16_384_000
-    """Training tokens between evaluations on the prefix; the whole split is read at the end."""
-    prefix_tokens: Count = 262_144
-    """Validation tokens of the fixed prefix, the first windows of the split."""
-
-
-class Execution(Section):
-    """How a run is carried out; nothing here is part of the experiment or of the run id."""
-
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto is cuda where there is a GPU."""
-    workers: Count = 1
-    """Processes that share each global batch; more than one goes through Ray Train."""
-    threads: Count | Literal["auto"] = "auto"
-    """CPU threads of a worker; auto is the cores it may use, shared among the workers."""
-    checkpoint_interval_steps: Count = 500
-    """Optimizer steps between checkpoints."""
-    keep_checkpoints: Count = 2
-    """Newest checkpoints kept; the one of the final step is among them."""
-    log_interval_steps: Count = 10
-    """Optimizer steps between training records."""
-
-
-class Tracking(Section):
-    """Where metrics go beside metrics.jsonl."""
-
-    wandb: Literal["off", "offline", "online"] = "off"
-    """Weights & Biases; offline writes its files beneath the run directory."""
-    project: str = "lmray"
-    """Weights & Biases project."""
-
-
 class Run(Section):
     """One training with one seed."""
 
@@ -158,7 +87,7 @@ class Run(Section):
     evaluation: Evaluation = Evaluation()
     execution: Execution = Execution()
     tracking: Tracking = Tracking()
-    seed: Annotated[int, Field(ge=0, lt=2**32), BeforeValidator(_integral)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32), BeforeValidator(integral)] = 0
     """Fixes initial weights and batches."""
 
     @property
@@ -194,11 +123,16 @@ class Run(Section):
     def experiment(self) -> dict[str, Any]:
         """What determines the curve, as plain values; d_ff is the number it stands for.
 
-        Execution, tracking and the place of the data are no part of it.
+        Execution, tracking and the place of the data are no part of it. A key that came later than
+        the first run ids is left out at its default, so that what was run before keeps its id.
         """
         exclude = {"execution": True, "tracking": True, "data": {"tokens"}}
         values = self.model_dump(exclude=exclude)
         values["model"]["d_ff"] = self.model.ffn_width
+        for key in _LATER:
+            section, _, field = key.partition(".")
+            if values[section][field] == _DEFAULTS[key]:
+                del values[section][field]
         return values
 
 
@@ -272,7 +206,9 @@ def _leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]
             yield prefix + key, value
 
 
-KEYS = tuple(flatten(Run()))
+_DEFAULTS = flatten(Run())
+
+KEYS = tuple(_DEFAULTS)
 """Every dotted key, as overrides, spaces, files and tables spell it."""
 
 _TEXTS = ("data.tokens", "tracking.project")

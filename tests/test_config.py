@@ -141,6 +141,21 @@ def test_an_assignment_sets_its_field(assignment: str, value: Any) -> None:
             "write it as in tracking.wandb=off",
         ),
         (
+            "optim.name=adam",
+            "optim.name='adam' is neither 'adamw' nor 'muon' nor 'normuon' nor 'sgd'",
+            "write it as in optim.name=adamw",
+        ),
+        (
+            "optim.matrix_lr=20",
+            "optim.matrix_lr=20 is not a finite number above 0 and at most 1",
+            "write it as in optim.matrix_lr=0.02",
+        ),
+        (
+            "optim.no_decay=all",
+            "optim.no_decay='all' is neither 'none' nor 'norms' nor 'norms+embeddings'",
+            "write it as in optim.no_decay=none",
+        ),
+        (
             "model.d_model=100",
             "model.d_model=100 is not divisible by model.num_heads=16",
             "make it a multiple of 16 or change num_heads",

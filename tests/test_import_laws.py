@@ -21,6 +21,7 @@ ORDER = [
     "progress",
     "refusal",
     "storage",
+    "sections",
     "config",
     "presets",
     "corpus",

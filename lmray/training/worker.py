@@ -15,7 +15,7 @@ from lmray.training import checkpoint
 from lmray.training.clipping import clip_gradient_norm
 from lmray.training.device import resolve_device
 from lmray.training.evaluation import evaluate
-from lmray.training.optimizers import AdamW
+from lmray.training.optimizers import make_optimizer
 from lmray.training.schedules import learning_rate
 
 DIVERGED_AT = 2.0
@@ -52,13 +52,7 @@ class Worker:
         self.device = resolve_device(run.execution.device)
         torch.manual_seed(run.seed)
         self.model = TransformerLM.from_config(run.model).to(self.device)
-        self.optimizer = AdamW(
-            self.model.parameters(),
-            lr=run.optim.lr,
-            betas=(run.optim.beta1, run.optim.beta2),
-            eps=run.optim.eps,
-            weight_decay=run.optim.weight_decay,
-        )
+        self.optimizer = make_optimizer(self.model, run.optim)
         self.sampler = BatchSampler(
             splits.train, run.data.batch_size, run.model.context_length, run.seed
         )
@@ -81,7 +75,7 @@ class Worker:
         diverged = not (value <= bound and norm_value < math.inf)
         if not diverged:
             for group in self.optimizer.param_groups:
-                group["lr"] = lr
+                group["lr"] = lr * (group["peak_lr"] / run.optim.lr)
             self.optimizer.step()
         return Taken(value, lr, norm_value, diverged)
 

@@ -1,0 +1,103 @@
+"""The sections of a run beside its model: data, optimizer, budget, evaluation, execution.
+
+Each field says its unit and meaning in the line below it.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def integral(value: Any) -> Any:
+    """A float that is a whole number as an int, anything else as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Count = Annotated[int, Field(ge=1), BeforeValidator(integral)]
+"""A whole number of at least one; 1e6 is one too."""
+
+
+class Section(BaseModel):
+    """A frozen part of a configuration; an unknown key or a value of another type is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Data(Section):
+    """Where the tokens are and how many a step takes."""
+
+    tokens: str = "tokens/tinystories"
+    """Directory of the token dataset; what is in it, not where it is, enters the run id."""
+    batch_size: Count = 128
+    """Sequences in one optimizer step, over all workers."""
+
+
+class Optim(Section):
+    """The optimizer, its learning rate over the budget, and clipping."""
+
+    lr: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    """Peak learning rate, of all that matrix_lr is not for."""
+    name: Literal["adamw", "muon", "normuon", "sgd"] = "adamw"
+    """muon and normuon move the matrices between embeddings and head, AdamW the rest."""
+    matrix_lr: Annotated[float, Field(gt=0, le=1)] = 0.02
+    """Peak learning rate of Muon's matrices; times sqrt(rows / columns) for the tall ones."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    """Decay of Muon's and SGD's mean of gradients."""
+    min_lr_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Learning rate at the end of the budget, as a fraction of the peak."""
+    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of the budget over which the learning rate rises linearly."""
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Decay of AdamW's mean of gradients."""
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    """Decay of AdamW's mean of squared gradients, and of NorMuon's of squared rows."""
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    """Added to the root of the mean square."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    """Decoupled decay per unit of learning rate."""
+    no_decay: Literal["none", "norms", "norms+embeddings"] = "none"
+    """Parameters without weight decay: none of them, vectors (norms), or embeddings as well."""
+    clip_norm: Annotated[float, Field(gt=0)] | Literal["none"] = 1.0
+    """Largest global L2 norm a gradient keeps."""
+
+
+class Budget(Section):
+    """How long a run trains."""
+
+    tokens: Count = 327_680_000
+    """Training tokens, over all workers."""
+
+
+class Evaluation(Section):
+    """When validation loss is measured, and on what."""
+
+    interval_tokens: Count = 16_384_000
+    """Training tokens between evaluations on the prefix; the whole split is read at the end."""
+    prefix_tokens: Count = 262_144
+    """Validation tokens of the fixed prefix, the first windows of the split."""
+
+
+class Execution(Section):
+    """How a run is carried out; nothing here is part of the experiment or of the run id."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto is cuda where there is a GPU."""
+    workers: Count = 1
+    """Processes that share each global batch; more than one goes through Ray Train."""
+    threads: Count | Literal["auto"] = "auto"
+    """CPU threads of a worker; auto is the cores it may use, shared among the workers."""
+    checkpoint_interval_steps: Count = 500
+    """Optimizer steps between checkpoints."""
+    keep_checkpoints: Count = 2
+    """Newest checkpoints kept; the one of the final step is among them."""
+    log_interval_steps: Count = 10
+    """Optimizer steps between training records."""
+
+
+class Tracking(Section):
+    """Where metrics go beside metrics.jsonl."""
+
+    wandb: Literal["off", "offline", "online"] = "off"
+    """Weights & Biases; offline writes its files beneath the run directory."""
+    project: str = "lmray"
+    """Weights & Biases project."""
