@@ -30,7 +30,13 @@ NUMERICS = 1
 """Part of every run id; raised when a change of the code changes the curve of some config."""
 
 
-_LATER = frozenset({"optim.name", "optim.matrix_lr", "optim.momentum", "optim.no_decay"})
+_LATER = frozenset(
+    {
+        *(f"optim.{field}" for field in ("name", "matrix_lr", "momentum", "no_decay")),
+        *(f"optim.{field}" for field in ("schedule", "decay_fraction", "phases")),
+        *(f"budget.{field}" for field in ("steps", "flops", "seconds")),
+    }
+)
 """Keys younger than the first run ids; they enter an id where they are not at their default."""
 
 
@@ -97,8 +103,9 @@ class Run(Section):
 
     @property
     def steps(self) -> int:
-        """Optimizer steps the budget pays for."""
-        return self.budget.tokens // self.tokens_per_step
+        """Optimizer steps that budget.tokens and budget.steps pay for."""
+        by_tokens = self.budget.tokens // self.tokens_per_step
+        return by_tokens if self.budget.steps == "none" else min(by_tokens, self.budget.steps)
 
     @model_validator(mode="after")
     def _budget_pays(self) -> "Run":

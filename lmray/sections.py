@@ -5,7 +5,7 @@ Each field says its unit and meaning in the line below it.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 
 def integral(value: Any) -> Any:
@@ -23,6 +23,10 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
 class Data(Section):
     """Where the tokens are and how many a step takes."""
 
@@ -30,6 +34,23 @@ class Data(Section):
     """Directory of the token dataset; what is in it, not where it is, enters the run id."""
     batch_size: Count = 128
     """Sequences in one optimizer step, over all workers."""
+
+
+_ROUNDING = 1e-6
+"""What the shares of phases, written as decimals, may miss one by."""
+
+
+class Phase(Section):
+    """A part of the budget in which the learning rate goes from one value to another."""
+
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Fraction of the budget; those of all phases make one."""
+    start: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Learning rate at its begin, as a fraction of the peak."""
+    end: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Learning rate at its end, as a fraction of the peak."""
+    shape: Literal["linear", "cosine"] = "linear"
+    """A straight line, or half a cosine."""
 
 
 class Optim(Section):
@@ -43,10 +64,16 @@ class Optim(Section):
     """Peak learning rate of Muon's matrices; times sqrt(rows / columns) for the tall ones."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.95
     """Decay of Muon's and SGD's mean of gradients."""
+    schedule: Literal["cosine", "linear", "constant", "wsd", "phases"] = "cosine"
+    """After the warm-up; wsd stays at the peak and then falls linearly over decay_fraction."""
     min_lr_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Learning rate at the end of the budget, as a fraction of the peak."""
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Share of the budget over which the learning rate rises linearly."""
+    decay_fraction: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Share of the budget, its last, over which wsd falls."""
+    phases: Annotated[tuple[Phase, ...], BeforeValidator(_tuple)] = ()
+    """The whole of schedule=phases, in order; warm-up and end are phases too."""
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Decay of AdamW's mean of gradients."""
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
@@ -60,12 +87,38 @@ class Optim(Section):
     clip_norm: Annotated[float, Field(gt=0)] | Literal["none"] = 1.0
     """Largest global L2 norm a gradient keeps."""
 
+    @model_validator(mode="after")
+    def _schedule_is_whole(self) -> "Optim":
+        if self.schedule == "wsd" and self.warmup_fraction + self.decay_fraction > 1:
+            raise ValueError(
+                f"optim.warmup_fraction={self.warmup_fraction} and optim.decay_fraction="
+                f"{self.decay_fraction} are more than the whole budget; lower one of them"
+            )
+        total = sum(phase.share for phase in self.phases)
+        if (self.schedule == "phases" or self.phases) and abs(total - 1) > _ROUNDING:
+            raise ValueError(
+                f"the shares of optim.phases make {total:g} and not 1; change one of them, "
+                f"as in [{{'share': 0.1, 'start': 0.0}}, {{'share': 0.9, 'end': 0.0}}]"
+            )
+        if self.phases and self.schedule != "phases":
+            raise ValueError(
+                f"optim.phases is given and optim.schedule={self.schedule} does not read it; "
+                f"set optim.schedule=phases"
+            )
+        return self
+
 
 class Budget(Section):
-    """How long a run trains."""
+    """How long a run trains: up to the first limit it reaches, where its schedule ends."""
 
     tokens: Count = 327_680_000
     """Training tokens, over all workers."""
+    steps: Count | Literal["none"] = "none"
+    """Optimizer steps."""
+    flops: Annotated[float, Field(gt=0)] | Literal["none"] = "none"
+    """Floating-point operations of the training's matrix products, forward and backward."""
+    seconds: Annotated[float, Field(gt=0)] | Literal["none"] = "none"
+    """Wall time over all lives of the run, with evaluations, the last one too, and checkpoints."""
 
 
 class Evaluation(Section):

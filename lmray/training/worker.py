@@ -16,7 +16,6 @@ from lmray.training.clipping import clip_gradient_norm
 from lmray.training.device import resolve_device
 from lmray.training.evaluation import evaluate
 from lmray.training.optimizers import make_optimizer
-from lmray.training.schedules import learning_rate
 
 DIVERGED_AT = 2.0
 """A loss above this many times ln V, the loss of guessing uniformly, counts as diverged."""
@@ -57,10 +56,12 @@ class Worker:
             splits.train, run.data.batch_size, run.model.context_length, run.seed
         )
 
-    def take_step(self, step: int) -> Taken:
-        """Computes the gradient of the global batch and, unless it has diverged, one update."""
+    def take_step(self, step: int, lr: float) -> Taken:
+        """Computes the gradient of the global batch and, unless it has diverged, one update.
+
+        `lr` is the rate of what optim.lr is the peak for.
+        """
         run = self.run
-        lr = learning_rate(step, optim=run.optim, total_steps=run.steps)
         batch = self.sampler.batch(step, self.rank, self.world)
         inputs, targets = (torch.from_numpy(part).to(self.device) for part in batch)
         self.optimizer.zero_grad(set_to_none=True)
@@ -117,6 +118,14 @@ class Worker:
         flags = torch.tensor([float(flag)], device=self.device)
         dist.all_reduce(flags, op=dist.ReduceOp.MAX)
         return bool(flags.item())
+
+    def shared(self, seconds: float) -> float:
+        """What rank 0 measured, on all workers."""
+        if self.world == 1:
+            return seconds
+        value = torch.tensor([seconds], dtype=torch.float64, device=self.device)
+        dist.broadcast(value, src=0)
+        return value.item()
 
     def save(self, directory: Path, step: int, seconds: float, identity: dict[str, Any]) -> None:
         """Leaves a checkpoint, and no more than are kept."""

@@ -1,0 +1,89 @@
+"""How far a run is through its budget, and which step is its last."""
+
+import math
+from collections import deque
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from lmray.config import Run
+from lmray.errors import PreflightError
+from lmray.model import TransformerLM
+
+_MARGIN = 1.2
+"""The last evaluations and the checkpoint are held to take this many times what they took."""
+
+
+def flops_per_step(run: Run) -> int:
+    """Floating-point operations of one optimizer step's matrix products.
+
+    Those of the forward pass, counted on a model without storage, thrice: a backward pass has two
+    products for each. Attention counts as if it were not causal, as is usual.
+    """
+    with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
+        # Spelled out, its products are seen on every device.
+        model = TransformerLM.from_config(run.model.model_copy(update={"attention": "math"}))
+        model(torch.zeros(1, run.model.context_length, dtype=torch.int64))
+    return 3 * counter.get_total_flops() * (run.tokens_per_step // run.model.context_length)
+
+
+class Meter:
+    """Measures a run against the limits of its budget; the one nearest to its end counts."""
+
+    def __init__(self, run: Run) -> None:
+        """Raises PreflightError if budget.flops pays for no step."""
+        self.steps = run.steps
+        """Optimizer steps that all limits but that of time pay for."""
+        if run.budget.flops != "none":
+            each = flops_per_step(run)
+            self.steps = min(self.steps, int(run.budget.flops // each))
+            if self.steps < 1:
+                raise PreflightError(
+                    f"budget.flops={run.budget.flops:g} has no room for one step of {each:g} "
+                    f"operations; raise the budget or lower the batch"
+                )
+        self.seconds = math.inf if run.budget.seconds == "none" else run.budget.seconds
+        """Wall time of all lives, to the end of the last evaluation and checkpoint."""
+        self._ending = 0.0
+        self._recent: deque[float] = deque(maxlen=16)
+
+    @property
+    def timed(self) -> bool:
+        """Whether time is among the limits."""
+        return self.seconds < math.inf
+
+    def reserve(self, ending: float) -> None:
+        """Keeps `ending` seconds, with a margin, for the last evaluations and the checkpoint.
+
+        Raises PreflightError if that leaves no time.
+        """
+        self._ending = max(self._ending, _MARGIN * ending)
+        if self._ending >= self.seconds:
+            raise PreflightError(
+                f"budget.seconds={self.seconds:g} leaves no time to train: the last evaluations "
+                f"and the checkpoint take about {self._ending:.3g} s; raise it well beyond"
+            )
+
+    def took(self, seconds: float) -> None:
+        """Notes how long a step was; the longest of the last ones is what the next may take."""
+        self._recent.append(seconds)
+
+    def position(self, step: int, seconds: float) -> tuple[int, int]:
+        """(done, total) after the update that follows `step` earlier ones, at `seconds`.
+
+        In steps or in milliseconds, of the limit that is nearest to its end.
+        """
+        by_steps = (step + 1, self.steps)
+        if not self.timed:
+            return by_steps
+        total = max(1, round(1000 * (self.seconds - self._ending)))
+        after = round(1000 * (seconds + self._next()))
+        by_time = (min(max(1, after), total), total)
+        return max(by_steps, by_time, key=lambda pair: pair[0] / pair[1])
+
+    def ends(self, step: int, seconds: float) -> bool:
+        """Whether no step has room after `step` of them, at `seconds`."""
+        return step >= self.steps or seconds + self._next() > self.seconds - self._ending
+
+    def _next(self) -> float:
+        return max(self._recent, default=0.0)
