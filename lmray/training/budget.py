@@ -45,6 +45,7 @@ class Meter:
         self.seconds = math.inf if run.budget.seconds == "none" else run.budget.seconds
         """Wall time of all lives, to the end of the last evaluation and checkpoint."""
         self._ending = 0.0
+        self._after = 1
         self._recent: deque[float] = deque(maxlen=16)
 
     @property
@@ -77,8 +78,9 @@ class Meter:
         if not self.timed:
             return by_steps
         total = max(1, round(1000 * (self.seconds - self._ending)))
-        after = round(1000 * (seconds + self._next()))
-        by_time = (min(max(1, after), total), total)
+        # What the next step may take can shrink; the schedule does not go back.
+        self._after = max(self._after, round(1000 * (seconds + self._next())))
+        by_time = (min(self._after, total), total)
         return max(by_steps, by_time, key=lambda pair: pair[0] / pair[1])
 
     def ends(self, step: int, seconds: float) -> bool:

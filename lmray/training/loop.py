@@ -19,6 +19,7 @@ from lmray.errors import PreflightError
 from lmray.training import checkpoint
 from lmray.training.budget import Meter
 from lmray.training.device import resolve_threads
+from lmray.training.measured import Window
 from lmray.training.schedules import learning_rate
 from lmray.training.worker import Worker
 
@@ -102,28 +103,36 @@ def train(
         with clock.paused_rate() as pause:
             facts = worker.validate("prefix")
         reserve(pause.seconds, facts["scored_tokens"])
+    window = Window(run)
     while step < meter.steps:
         now = elapsed()
         done, total = meter.position(step, now)
-        taken = worker.take_step(step, learning_rate(done, total, optim=run.optim))
+        window.add(worker.take_step(step, learning_rate(done, total, optim=run.optim)))
         step += 1
         clock.count(run.tokens_per_step)
         after = elapsed()
         meter.took(after - now)
         last = meter.ends(step, after)
-        if taken.diverged or last or step % run.execution.log_interval_steps == 0 or step == 1:
+        logs = last or step % run.execution.log_interval_steps == 0 or step == 1
+        evaluates = last or evaluates_after(step, run)
+        saves = last or step % run.execution.checkpoint_interval_steps == 0
+        asks = worker.waits or logs or evaluates or saves
+        diverged = window.first_diverged() if asks else None
+        if logs or diverged:
+            step = diverged.step if diverged else step
             where = {"kind": "train", "step": step, "tokens": step * run.tokens_per_step}
             rate = {"tokens_per_s": clock.tokens_per_s(), "seconds": clock.seconds()}
-            report({**where, "progress": done / total, **taken.facts(), **rate})
-        if taken.diverged:
+            report({**where, "progress": done / total, **window.close(), **rate})
+        if diverged:
             return Outcome("diverged", step, step * run.tokens_per_step, clock.seconds())
-        if last or evaluates_after(step, run):
+        if evaluates:
             validate("prefix")
             last = meter.ends(step, elapsed())
         if last:
             validate("all")
         stop = worker.agree(interrupted())
-        if last or stop or step % run.execution.checkpoint_interval_steps == 0:
+        # What diverged unseen before the stop is not saved: the next life will meet it again.
+        if last or saves or (stop and window.first_diverged() is None):
             with clock.paused_rate() as pause:
                 worker.save(directory, step, clock.seconds(), identity)
             saving = pause.seconds

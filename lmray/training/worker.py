@@ -1,7 +1,6 @@
 """One process's share of a training: model, optimizer, its part of each batch, step by step."""
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,30 +14,8 @@ from lmray.training import checkpoint
 from lmray.training.clipping import clip_gradient_norm
 from lmray.training.device import resolve_device
 from lmray.training.evaluation import evaluate
+from lmray.training.measured import Taken, finite, measure
 from lmray.training.optimizers import make_optimizer
-
-DIVERGED_AT = 2.0
-"""A loss above this many times ln V, the loss of guessing uniformly, counts as diverged."""
-
-
-@dataclass(frozen=True)
-class Taken:
-    """What a step measured, as plain numbers."""
-
-    loss: float
-    lr: float
-    gradient_norm: float
-    diverged: bool
-
-    def facts(self) -> dict[str, Any]:
-        """For the record."""
-        norm = finite(self.gradient_norm)
-        return {"loss": finite(self.loss), "lr": self.lr, "gradient_norm": norm}
-
-
-def finite(value: float) -> float | None:
-    """The value, or None for NaN and infinity, which JSON does not have."""
-    return value if math.isfinite(value) else None
 
 
 class Worker:
@@ -49,6 +26,8 @@ class Worker:
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
         self.run, self.splits = run, splits
         self.device = resolve_device(run.execution.device)
+        self.waits = self.device.type == "cpu"
+        """Whether a step's numbers are there when it returns; a GPU is not waited for."""
         torch.manual_seed(run.seed)
         self.model = TransformerLM.from_config(run.model).to(self.device)
         self.optimizer = make_optimizer(self.model, run.optim)
@@ -59,7 +38,8 @@ class Worker:
     def take_step(self, step: int, lr: float) -> Taken:
         """Computes the gradient of the global batch and, unless it has diverged, one update.
 
-        `lr` is the rate of what optim.lr is the peak for.
+        `lr` is the rate of what optim.lr is the peak for. On a GPU the update does not wait for the
+        verdict: whoever evaluates or saves the weights measures first.
         """
         run = self.run
         batch = self.sampler.batch(step, self.rank, self.world)
@@ -69,16 +49,13 @@ class Worker:
         loss.backward()
         loss = self._average(loss.detach())
         limit = math.inf if run.optim.clip_norm == "none" else run.optim.clip_norm
-        norm = clip_gradient_norm(self.model.parameters(), limit)
-        value, norm_value = loss.item(), norm.item()
-        bound = DIVERGED_AT * math.log(run.model.vocab_size)
-        # Written so that NaN, which compares false with everything, counts as diverged.
-        diverged = not (value <= bound and norm_value < math.inf)
-        if not diverged:
+        norm = clip_gradient_norm(self.model.parameters(), limit).to(loss)
+        taken = Taken(step + 1, lr, torch.stack((loss, norm)))
+        if not self.waits or not measure([taken], run)[0].diverged:
             for group in self.optimizer.param_groups:
                 group["lr"] = lr * (group["peak_lr"] / run.optim.lr)
             self.optimizer.step()
-        return Taken(value, lr, norm_value, diverged)
+        return taken
 
     def _average(self, loss: torch.Tensor) -> torch.Tensor:
         """Makes every worker's gradients, and the loss it returns, those of the global batch."""

@@ -46,6 +46,10 @@ def test_time_and_steps_race_and_the_reserve_is_kept():
     meter.took(1.0)
     assert meter.position(0, 0.0) == (1000, 14_000)
     assert meter.position(89, 3.0) == (90, 100)
+    for _ in range(16):
+        meter.took(0.25)
+    assert meter.position(3, 3.0) == (4000, 14_000)  # not back to 3250
+    meter.took(1.0)
     assert not meter.ends(5, 12.9)
     assert meter.ends(5, 13.1)
     assert meter.position(5, 30.0) == (14_000, 14_000)
