@@ -97,9 +97,15 @@ class Run(Section):
     """Fixes initial weights and batches."""
 
     @property
+    def sequences_per_step(self) -> int:
+        """Training sequences in one optimizer step, over all workers."""
+        per_sequence = self.model.context_length if self.data.batch_unit == "tokens" else 1
+        return self.data.batch_size // per_sequence
+
+    @property
     def tokens_per_step(self) -> int:
         """Training tokens in one optimizer step, over all workers."""
-        return self.data.batch_size * self.model.context_length
+        return self.sequences_per_step * self.model.context_length
 
     @property
     def steps(self) -> int:
@@ -109,15 +115,20 @@ class Run(Section):
 
     @model_validator(mode="after")
     def _budget_pays(self) -> "Run":
+        if self.data.batch_unit == "tokens" and self.data.batch_size % self.model.context_length:
+            raise ValueError(
+                f"data.batch_size={self.data.batch_size} tokens is not divisible by "
+                f"model.context_length={self.model.context_length}; make it a multiple of that"
+            )
         if self.steps < 1:
             raise ValueError(
                 f"budget.tokens={self.budget.tokens} has no room for one step of data.batch_size="
-                f"{self.data.batch_size} x model.context_length={self.model.context_length} = "
+                f"{self.sequences_per_step} x model.context_length={self.model.context_length} = "
                 f"{self.tokens_per_step} tokens; raise the budget or lower the batch"
             )
-        if self.data.batch_size % self.execution.workers:
+        if self.sequences_per_step % self.execution.workers:
             raise ValueError(
-                f"data.batch_size={self.data.batch_size} is not divisible by execution.workers="
+                f"data.batch_size={self.sequences_per_step} is not divisible by execution.workers="
                 f"{self.execution.workers}; choose a number of workers that divides the batch"
             )
         if self.evaluation.prefix_tokens < self.model.context_length:
@@ -128,14 +139,16 @@ class Run(Section):
         return self
 
     def experiment(self) -> dict[str, Any]:
-        """What determines the curve, as plain values; d_ff is the number it stands for.
+        """What determines the curve, as plain values; d_ff is the number it stands for, and the
+        batch is in sequences.
 
         Execution, tracking and the place of the data are no part of it. A key that came later than
         the first run ids is left out at its default, so that what was run before keeps its id.
         """
-        exclude = {"execution": True, "tracking": True, "data": {"tokens"}}
+        exclude = {"execution", "tracking", "data"}
         values = self.model_dump(exclude=exclude)
         values["model"]["d_ff"] = self.model.ffn_width
+        values["data"] = {"batch_size": self.sequences_per_step}
         for key in _LATER:
             section, _, field = key.partition(".")
             if values[section][field] == _DEFAULTS[key]:

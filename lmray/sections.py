@@ -33,7 +33,9 @@ class Data(Section):
     tokens: str = "tokens/tinystories"
     """Directory of the token dataset; what is in it, not where it is, enters the run id."""
     batch_size: Count = 128
-    """Sequences in one optimizer step, over all workers."""
+    """Sequences in one optimizer step, over all workers; or tokens, as batch_unit says."""
+    batch_unit: Literal["sequences", "tokens"] = "sequences"
+    """What batch_size counts; so many tokens are whole sequences of model.context_length."""
 
 
 _ROUNDING = 1e-6
@@ -137,6 +139,9 @@ class Execution(Section):
     """auto is cuda where there is a GPU."""
     workers: Count = 1
     """Processes that share each global batch; more than one goes through Ray Train."""
+    micro_batch: Count | Literal["auto"] = "auto"
+    """Sequences a worker computes at once, adding up gradients; auto is all of its share. Halved,
+    and the run goes on, when the device has no memory for them."""
     threads: Count | Literal["auto"] = "auto"
     """CPU threads of a worker; auto is the cores it may use, shared among the workers."""
     checkpoint_interval_steps: Count = 500

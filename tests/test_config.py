@@ -174,6 +174,11 @@ def test_an_assignment_sets_its_field(assignment: str, value: Any) -> None:
             "raise the budget or lower the batch",
         ),
         (
+            "data.batch_unit=tokens",
+            "data.batch_size=128 tokens is not divisible by model.context_length=256",
+            "make it a multiple of that",
+        ),
+        (
             "execution.workers=3",
             "data.batch_size=128 is not divisible by execution.workers=3",
             "choose a number of workers that divides the batch",
@@ -229,7 +234,8 @@ def test_all_problems_are_named_once() -> None:
         ("modle.d_model", "unknown key 'modle.d_model'; did you mean model.d_model?"),
         (
             "data.batchsize",
-            "unknown key 'data.batchsize'; did you mean data.batch_size or data.tokens?",
+            "unknown key 'data.batchsize'; did you mean data.batch_size or data.batch_unit or "
+            "data.tokens?",
         ),
         ("xyzzy", f"unknown key 'xyzzy'; the keys are {', '.join(KEYS)}"),
     ],
@@ -307,3 +313,5 @@ def test_a_given_ffn_width_is_kept() -> None:
 def test_the_budget_pays_for_whole_steps() -> None:
     run = changed("budget.tokens=100_000", "data.batch_size=8", "model.context_length=256")
     assert (run.tokens_per_step, run.steps) == (2048, 48)
+    in_tokens = override(run, {"data.batch_unit": "tokens", "data.batch_size": 2048})
+    assert (in_tokens.sequences_per_step, in_tokens.tokens_per_step) == (8, 2048)

@@ -2,6 +2,7 @@
 
 import math
 from collections import deque
+from statistics import median
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -45,7 +46,8 @@ class Meter:
         self.seconds = math.inf if run.budget.seconds == "none" else run.budget.seconds
         """Wall time of all lives, to the end of the last evaluation and checkpoint."""
         self._ending = 0.0
-        self._after = 1
+        self._endings: deque[float] = deque(maxlen=8)
+        self._furthest = (0, 1)
         self._recent: deque[float] = deque(maxlen=16)
 
     @property
@@ -56,17 +58,20 @@ class Meter:
     def reserve(self, ending: float) -> None:
         """Keeps `ending` seconds, with a margin, for the last evaluations and the checkpoint.
 
-        Raises PreflightError if that leaves no time.
+        It is a new estimate; the median of the last ones counts, for a machine may stall once.
+
+        Raises PreflightError if the first one leaves no time.
         """
-        self._ending = max(self._ending, _MARGIN * ending)
-        if self._ending >= self.seconds:
+        self._endings.append(_MARGIN * ending)
+        self._ending = median(self._endings)
+        if len(self._endings) == 1 and self._ending >= self.seconds:
             raise PreflightError(
                 f"budget.seconds={self.seconds:g} leaves no time to train: the last evaluations "
                 f"and the checkpoint take about {self._ending:.3g} s; raise it well beyond"
             )
 
     def took(self, seconds: float) -> None:
-        """Notes how long a step was; the longest of the last ones is what the next may take."""
+        """Notes how long a step was; the median of the last ones is what the next will take."""
         self._recent.append(seconds)
 
     def position(self, step: int, seconds: float) -> tuple[int, int]:
@@ -78,14 +83,15 @@ class Meter:
         if not self.timed:
             return by_steps
         total = max(1, round(1000 * (self.seconds - self._ending)))
-        # What the next step may take can shrink; the schedule does not go back.
-        self._after = max(self._after, round(1000 * (seconds + self._next())))
-        by_time = (min(self._after, total), total)
-        return max(by_steps, by_time, key=lambda pair: pair[0] / pair[1])
+        after = min(max(1, round(1000 * (seconds + self._next()))), total)
+        furthest = max(by_steps, (after, total), self._furthest, key=lambda pair: pair[0] / pair[1])
+        # Estimates may shrink; the schedule does not go back.
+        self._furthest = furthest
+        return furthest
 
     def ends(self, step: int, seconds: float) -> bool:
         """Whether no step has room after `step` of them, at `seconds`."""
         return step >= self.steps or seconds + self._next() > self.seconds - self._ending
 
     def _next(self) -> float:
-        return max(self._recent, default=0.0)
+        return median(self._recent) if self._recent else 0.0

@@ -122,7 +122,8 @@ def train(
             step = diverged.step if diverged else step
             where = {"kind": "train", "step": step, "tokens": step * run.tokens_per_step}
             rate = {"tokens_per_s": clock.tokens_per_s(), "seconds": clock.seconds()}
-            report({**where, "progress": done / total, **window.close(), **rate})
+            parts = {"micro_batch": worker.micro_batch, "progress": done / total}
+            report({**where, **parts, **window.close(), **rate})
         if diverged:
             return Outcome("diverged", step, step * run.tokens_per_step, clock.seconds())
         if evaluates:

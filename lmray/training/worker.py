@@ -6,11 +6,14 @@ from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from lmray.config import Run
 from lmray.dataset import BatchSampler, Splits
 from lmray.model import TransformerLM, cross_entropy
 from lmray.training import checkpoint
+from lmray.training.accumulation import fitting, parts
 from lmray.training.clipping import clip_gradient_norm
 from lmray.training.device import resolve_device
 from lmray.training.evaluation import evaluate
@@ -32,8 +35,13 @@ class Worker:
         self.model = TransformerLM.from_config(run.model).to(self.device)
         self.optimizer = make_optimizer(self.model, run.optim)
         self.sampler = BatchSampler(
-            splits.train, run.data.batch_size, run.model.context_length, run.seed
+            splits.train, run.sequences_per_step, run.model.context_length, run.seed
         )
+        self.share = run.sequences_per_step // self.world
+        """Sequences of each batch that are this worker's."""
+        asked = run.execution.micro_batch
+        self.micro_batch = self.share if asked == "auto" else min(asked, self.share)
+        """Sequences computed at once; smaller once memory has run out."""
 
     def take_step(self, step: int, lr: float) -> Taken:
         """Computes the gradient of the global batch and, unless it has diverged, one update.
@@ -44,10 +52,10 @@ class Worker:
         run = self.run
         batch = self.sampler.batch(step, self.rank, self.world)
         inputs, targets = (torch.from_numpy(part).to(self.device) for part in batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = cross_entropy(self.model(inputs), targets)
-        loss.backward()
-        loss = self._average(loss.detach())
+        loss, self.micro_batch = fitting(
+            lambda micro_batch: self._gradient(inputs, targets, micro_batch), self.micro_batch
+        )
+        loss = self._average(loss)
         limit = math.inf if run.optim.clip_norm == "none" else run.optim.clip_norm
         norm = clip_gradient_norm(self.model.parameters(), limit).to(loss)
         taken = Taken(step + 1, lr, torch.stack((loss, norm)))
@@ -57,7 +65,20 @@ class Worker:
             self.optimizer.step()
         return taken
 
-    def _average(self, loss: torch.Tensor) -> torch.Tensor:
+    def _gradient(
+        self, inputs: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], micro_batch: int
+    ) -> Float[Tensor, ""]:
+        """Leaves the gradient of the mean loss over this worker's sequences; returns that loss."""
+        self.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.device)
+        for rows in parts(self.share, micro_batch):
+            weight = (rows.stop - rows.start) / self.share
+            loss = cross_entropy(self.model(inputs[rows]), targets[rows]) * weight
+            loss.backward()
+            total += loss.detach()
+        return total
+
+    def _average(self, loss: Tensor) -> Tensor:
         """Makes every worker's gradients, and the loss it returns, those of the global batch."""
         if self.world == 1:
             return loss
@@ -76,7 +97,7 @@ class Worker:
             self.model,
             self.splits.valid,
             context_length=self.run.model.context_length,
-            batch_size=self.run.data.batch_size,
+            batch_size=self._evaluation_batch(),
             max_tokens="all" if scope == "all" else self.run.evaluation.prefix_tokens,
             device=self.device,
         )
@@ -87,6 +108,21 @@ class Worker:
             "scored_tokens": validation.tokens,
             "context_length": validation.context_length,
         }
+
+    def _evaluation_batch(self) -> int:
+        """Windows evaluated at once, alike on all workers: no more than training has room for."""
+        size = self.run.sequences_per_step
+        if self.agree(self.micro_batch < self.share):
+            size = self.least(self.micro_batch)
+        return size
+
+    def least(self, value: int) -> int:
+        """The smallest of all workers' values."""
+        if self.world == 1:
+            return value
+        values = torch.tensor([value], device=self.device)
+        dist.all_reduce(values, op=dist.ReduceOp.MIN)
+        return int(values.item())
 
     def agree(self, flag: bool) -> bool:
         """Whether any worker's flag is set, the same answer on all of them."""
