@@ -33,7 +33,7 @@ NUMERICS = 1
 _LATER = frozenset(
     {
         *(f"optim.{field}" for field in ("name", "matrix_lr", "momentum", "no_decay")),
-        *(f"optim.{field}" for field in ("schedule", "decay_fraction", "phases")),
+        *(f"optim.{field}" for field in ("schedule", "decay_fraction", "phases", "precision")),
         *(f"budget.{field}" for field in ("steps", "flops", "seconds")),
     }
 )

@@ -68,6 +68,9 @@ class Optim(Section):
     """Decay of Muon's and SGD's mean of gradients."""
     schedule: Literal["cosine", "linear", "constant", "wsd", "phases"] = "cosine"
     """After the warm-up; wsd stays at the peak and then falls linearly over decay_fraction."""
+    precision: Literal["fp32", "tf32", "bf16", "bf16_weights"] = "fp32"
+    """tf32 rounds the factors of products, bf16 multiplies under autocast; with bf16_weights the
+    weights are bf16 too, and the optimizer keeps fp32 copies beside its state."""
     min_lr_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Learning rate at the end of the budget, as a fraction of the peak."""
     warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
@@ -142,6 +145,8 @@ class Execution(Section):
     micro_batch: Count | Literal["auto"] = "auto"
     """Sequences a worker computes at once, adding up gradients; auto is all of its share. Halved,
     and the run goes on, when the device has no memory for them."""
+    compile: Literal["off", "default", "max-autotune"] = "off"
+    """torch.compile and its mode; the time it takes is recorded apart."""
     threads: Count | Literal["auto"] = "auto"
     """CPU threads of a worker; auto is the cores it may use, shared among the workers."""
     checkpoint_interval_steps: Count = 500

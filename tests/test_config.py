@@ -234,8 +234,10 @@ def test_all_problems_are_named_once() -> None:
         ("modle.d_model", "unknown key 'modle.d_model'; did you mean model.d_model?"),
         (
             "data.batchsize",
-            "unknown key 'data.batchsize'; did you mean data.batch_size or data.batch_unit or "
-            "data.tokens?",
+            (
+                "unknown key 'data.batchsize'; did you mean data.batch_size or data.batch_unit "
+                "or data.tokens?"
+            ),
         ),
         ("xyzzy", f"unknown key 'xyzzy'; the keys are {', '.join(KEYS)}"),
     ],

@@ -19,7 +19,7 @@ from lmray.errors import PreflightError
 from lmray.training import checkpoint
 from lmray.training.budget import Meter
 from lmray.training.device import resolve_threads
-from lmray.training.measured import Window
+from lmray.training.measured import Window, peak_memory_bytes
 from lmray.training.schedules import learning_rate
 from lmray.training.worker import Worker
 
@@ -79,7 +79,8 @@ def train(
     step = start.step
     parameters = sum(parameter.numel() for parameter in worker.model.parameters())
     saving = 12 * parameters / _BYTES_PER_S
-    report({"kind": "start", "step": step, "parameters": parameters, "workers": worker.world})
+    facts = {"parameters": parameters, "compile_s": worker.compile_seconds}
+    report({"kind": "start", "step": step, **facts, "workers": worker.world})
 
     def elapsed() -> float:
         return worker.shared(clock.seconds()) if meter.timed else 0.0
@@ -107,13 +108,16 @@ def train(
     while step < meter.steps:
         now = elapsed()
         done, total = meter.position(step, now)
-        window.add(worker.take_step(step, learning_rate(done, total, optim=run.optim)))
+        lr = learning_rate(done, total, optim=run.optim)
+        interval = run.execution.log_interval_steps
+        logs = step == 0 or (step + 1) % interval == 0 or step + 1 == meter.steps
+        window.add(worker.take_step(step, lr, compares=logs))
         step += 1
         clock.count(run.tokens_per_step)
         after = elapsed()
         meter.took(after - now)
         last = meter.ends(step, after)
-        logs = last or step % run.execution.log_interval_steps == 0 or step == 1
+        logs = logs or last
         evaluates = last or evaluates_after(step, run)
         saves = last or step % run.execution.checkpoint_interval_steps == 0
         asks = worker.waits or logs or evaluates or saves
@@ -122,8 +126,11 @@ def train(
             step = diverged.step if diverged else step
             where = {"kind": "train", "step": step, "tokens": step * run.tokens_per_step}
             rate = {"tokens_per_s": clock.tokens_per_s(), "seconds": clock.seconds()}
-            parts = {"micro_batch": worker.micro_batch, "progress": done / total}
-            report({**where, **parts, **window.close(), **rate})
+            memory = {
+                "micro_batch": worker.micro_batch,
+                "peak_memory_bytes": peak_memory_bytes(worker.device),
+            }
+            report({**where, "progress": done / total, **window.close(), **rate, **memory})
         if diverged:
             return Outcome("diverged", step, step * run.tokens_per_step, clock.seconds())
         if evaluates:

@@ -1,7 +1,10 @@
 """What steps measured: kept on the device until it is asked for, so that nothing waits for it."""
 
 import math
-from dataclasses import dataclass
+import resource
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,6 +26,10 @@ class Taken:
     lr: float
     loss_and_norm: Float[Tensor, "2"]
     """Loss of the global batch, and the gradient's norm before it was clipped."""
+    data_wait_s: float
+    """Seconds until the batch was there."""
+    update_ratio: Float[Tensor, ""] = field(default_factory=lambda: torch.tensor(math.nan))
+    """See relative_change; NaN where it was not computed."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,25 @@ def measure(taken: list[Taken], run: Run) -> list[Measured]:
     ]
 
 
+def relative_change(before: Iterable[Tensor], after: Iterable[Tensor]) -> Float[Tensor, ""]:
+    """The norm of an update over that of the weights before it, all of them as one vector."""
+    before = list(before)
+    changes = torch._foreach_sub([weight.detach() for weight in after], before)
+    moved, size = (
+        torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
+        for tensors in (changes, before)
+    )
+    return moved / size
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory so far: what torch had of a GPU's, or the process of the machine's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
 class Window:
     """The steps since the last record."""
 
@@ -60,10 +86,14 @@ class Window:
         self._run = run
         self._pending: list[Taken] = []
         self._measured: list[Measured] = []
+        self._data_wait_s = 0.0
+        self._update_ratio = torch.tensor(math.nan)
 
     def add(self, taken: Taken) -> None:
         """Notes a step; waits for nothing."""
         self._pending.append(taken)
+        self._data_wait_s += taken.data_wait_s
+        self._update_ratio = taken.update_ratio
 
     def first_diverged(self) -> Measured | None:
         """The first step that diverged, None if none did; waits for the device."""
@@ -77,15 +107,18 @@ class Window:
         return None
 
     def close(self) -> dict[str, Any]:
-        """The facts of the last step measured and the share of clipped ones; begins anew."""
+        """The facts of the last step, the share of clipped ones, their waits; begins anew."""
         last = self._measured[-1]
         clipped = sum(step.clipped for step in self._measured) / len(self._measured)
+        waited, self._data_wait_s = self._data_wait_s, 0.0
         self._measured.clear()
         return {
             "loss": finite(last.loss),
             "lr": last.lr,
             "gradient_norm": finite(last.gradient_norm),
             "clipped_share": clipped,
+            "update_ratio": finite(self._update_ratio.item()),
+            "data_wait_s": waited,
         }
 
 

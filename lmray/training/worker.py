@@ -1,6 +1,9 @@
 """One process's share of a training: model, optimizer, its part of each batch, step by step."""
 
+import dataclasses
 import math
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,14 +14,17 @@ from torch import Tensor
 
 from lmray.config import Run
 from lmray.dataset import BatchSampler, Splits
-from lmray.model import TransformerLM, cross_entropy
+from lmray.model import TransformerLM
 from lmray.training import checkpoint
 from lmray.training.accumulation import fitting, parts
+from lmray.training.batches import batches
+from lmray.training.chunked_loss import mean_cross_entropy
 from lmray.training.clipping import clip_gradient_norm
 from lmray.training.device import resolve_device
 from lmray.training.evaluation import evaluate
-from lmray.training.measured import Taken, finite, measure
+from lmray.training.measured import Taken, finite, measure, relative_change
 from lmray.training.optimizers import make_optimizer
+from lmray.training.precision import autocast, prepare
 
 
 class Worker:
@@ -33,6 +39,7 @@ class Worker:
         """Whether a step's numbers are there when it returns; a GPU is not waited for."""
         torch.manual_seed(run.seed)
         self.model = TransformerLM.from_config(run.model).to(self.device)
+        prepare(self.model, run.optim.precision)
         self.optimizer = make_optimizer(self.model, run.optim)
         self.sampler = BatchSampler(
             splits.train, run.sequences_per_step, run.model.context_length, run.seed
@@ -42,28 +49,55 @@ class Worker:
         asked = run.execution.micro_batch
         self.micro_batch = self.share if asked == "auto" else min(asked, self.share)
         """Sequences computed at once; smaller once memory has run out."""
+        self._batch = batches(self.sampler, self.device, self.rank, self.world)
+        self._forward, self.compile_seconds = self._compiled()
 
-    def take_step(self, step: int, lr: float) -> Taken:
+    def _compiled(self) -> tuple[Callable[[Tensor], Tensor], float]:
+        """The model as execution.compile has it, and the seconds that took."""
+        mode = self.run.execution.compile
+        if mode == "off":
+            return self.model, 0.0
+        begun = time.perf_counter()
+        compiled = torch.compile(self.model, mode=mode, dynamic=False)
+        ids = torch.zeros(
+            self.micro_batch, self.run.model.context_length, dtype=torch.int64, device=self.device
+        )
+        with autocast(self.run.optim.precision, self.device):
+            loss = mean_cross_entropy(compiled(ids), ids)
+        loss.backward()
+        loss.item()  # waits for the device
+        self.optimizer.zero_grad(set_to_none=True)
+        return compiled, time.perf_counter() - begun
+
+    def take_step(self, step: int, lr: float, *, compares: bool) -> Taken:
         """Computes the gradient of the global batch and, unless it has diverged, one update.
 
-        `lr` is the rate of what optim.lr is the peak for. On a GPU the update does not wait for the
+        With `compares` the update is set against the weights, at the price of a copy of them. `lr`
+        is the rate of what optim.lr is the peak for. On a GPU the update does not wait for the
         verdict: whoever evaluates or saves the weights measures first.
         """
         run = self.run
-        batch = self.sampler.batch(step, self.rank, self.world)
-        inputs, targets = (torch.from_numpy(part).to(self.device) for part in batch)
+        begun = time.perf_counter()
+        inputs, targets = self._batch(step)
+        waited = time.perf_counter() - begun
         loss, self.micro_batch = fitting(
             lambda micro_batch: self._gradient(inputs, targets, micro_batch), self.micro_batch
         )
         loss = self._average(loss)
         limit = math.inf if run.optim.clip_norm == "none" else run.optim.clip_norm
         norm = clip_gradient_norm(self.model.parameters(), limit).to(loss)
-        taken = Taken(step + 1, lr, torch.stack((loss, norm)))
-        if not self.waits or not measure([taken], run)[0].diverged:
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr * (group["peak_lr"] / run.optim.lr)
+        taken = Taken(step + 1, lr, torch.stack((loss, norm)), waited)
+        if self.waits and measure([taken], run)[0].diverged:
+            return taken
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * (group["peak_lr"] / run.optim.lr)
+        if not compares:
             self.optimizer.step()
-        return taken
+            return taken
+        weights = list(self.model.parameters())
+        before = [weight.detach().clone() for weight in weights]
+        self.optimizer.step()
+        return dataclasses.replace(taken, update_ratio=relative_change(before, weights))
 
     def _gradient(
         self, inputs: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], micro_batch: int
@@ -73,7 +107,8 @@ class Worker:
         total = torch.zeros((), device=self.device)
         for rows in parts(self.share, micro_batch):
             weight = (rows.stop - rows.start) / self.share
-            loss = cross_entropy(self.model(inputs[rows]), targets[rows]) * weight
+            with autocast(self.run.optim.precision, self.device):
+                loss = mean_cross_entropy(self._forward(inputs[rows]), targets[rows]) * weight
             loss.backward()
             total += loss.detach()
         return total
@@ -93,14 +128,15 @@ class Worker:
 
     def validate(self, scope: Literal["prefix", "all"]) -> dict[str, Any]:
         """Validation loss on the fixed prefix or on the whole split."""
-        validation = evaluate(
-            self.model,
-            self.splits.valid,
-            context_length=self.run.model.context_length,
-            batch_size=self._evaluation_batch(),
-            max_tokens="all" if scope == "all" else self.run.evaluation.prefix_tokens,
-            device=self.device,
-        )
+        with autocast(self.run.optim.precision, self.device):
+            validation = evaluate(
+                self.model,
+                self.splits.valid,
+                context_length=self.run.model.context_length,
+                batch_size=self._evaluation_batch(),
+                max_tokens="all" if scope == "all" else self.run.evaluation.prefix_tokens,
+                device=self.device,
+            )
         return {
             "loss": finite(validation.loss),
             "bits_per_byte": finite(validation.bits_per_byte),

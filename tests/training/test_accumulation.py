@@ -69,9 +69,9 @@ def test_a_run_that_meets_the_end_of_memory_goes_on_in_smaller_parts(
     steps = []
 
     class Crowded(worker.Worker):
-        def take_step(self, step: int, lr: float) -> Any:
+        def take_step(self, step: int, lr: float, *, compares: bool) -> Any:
             steps.append(step)
-            return super().take_step(step, lr)
+            return super().take_step(step, lr, compares=compares)
 
         def _gradient(self, inputs: Any, targets: Any, micro_batch: int) -> Any:
             gradient = super()._gradient(inputs, targets, micro_batch)

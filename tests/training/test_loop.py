@@ -69,7 +69,7 @@ def test_interrupted_and_continued_equals_uninterrupted_bit_for_bit(
         assert (first.status, first.step) == ("preempted", stop_after)
         second, after = run_loop(run, small_dataset, folder)
         assert after[0] == {"kind": "start", "step": stop_after} | {
-            key: after[0][key] for key in ("parameters", "workers")
+            key: after[0][key] for key in ("parameters", "compile_s", "workers")
         }
         assert second.status == "done"
         assert losses(before) + losses(after) == losses(straight)
@@ -113,14 +113,14 @@ def test_a_planted_nan_diverges_before_it_reaches_the_weights(
 ):
     from lmray.training import worker
 
-    true_loss = worker.cross_entropy
+    true_loss = worker.mean_cross_entropy
     calls = []
 
     def poisoned(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         calls.append(1)
         return true_loss(logits, targets) * (math.nan if len(calls) == 6 else 1.0)
 
-    monkeypatch.setattr(worker, "cross_entropy", poisoned)
+    monkeypatch.setattr(worker, "mean_cross_entropy", poisoned)
     outcome, records = run_loop(small_run(small_dataset), small_dataset, tmp_path)
     assert (outcome.status, outcome.step) == ("diverged", 6)
     assert records[-1]["loss"] is None
@@ -138,11 +138,11 @@ def test_divergence_that_is_not_waited_for_is_found_before_weights_are_saved(
             super().__init__(*arguments)
             self.waits = False
 
-        def take_step(self, step: int, lr: float) -> Any:
+        def take_step(self, step: int, lr: float, *, compares: bool) -> Any:
             if step == 5:
                 with torch.no_grad():
                     self.model.lm_head.weight[0, 0] = math.nan
-            return super().take_step(step, lr)
+            return super().take_step(step, lr, compares=compares)
 
     run = override(small_run(small_dataset), {"execution.log_interval_steps": 1000})
     _, straight = run_loop(run, small_dataset, tmp_path / "straight")
