@@ -51,10 +51,14 @@ def _field(schema: Mapping[str, Any], path: Sequence[str]) -> tuple[str, Mapping
     """
     rule, known = schema, []
     for part in path:
-        properties = _resolve(schema, rule).get("properties", {})
-        if part not in properties:
+        rule = _resolve(schema, rule)
+        properties = rule.get("properties", {})
+        if part in properties:
+            rule = properties[part]
+        elif part.isdigit() and "items" in rule:
+            rule = rule["items"]
+        else:
             break
-        rule = properties[part]
         known.append(part)
     key, default = ".".join(known), rule.get("default")
     if isinstance(default, dict):
@@ -79,6 +83,7 @@ def _alternatives(rule: Mapping[str, Any]) -> list[str]:
         "number": "a finite number",
         "boolean": "true or false",
         "string": "text",
+        "array": "a list",
     }
     bounds = {
         "minimum": "of at least",

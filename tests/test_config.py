@@ -141,6 +141,21 @@ def test_an_assignment_sets_its_field(assignment: str, value: Any) -> None:
             "write it as in tracking.wandb=off",
         ),
         (
+            "optim.name=adam",
+            "optim.name='adam' is neither 'adamw' nor 'muon' nor 'normuon' nor 'sgd'",
+            "write it as in optim.name=adamw",
+        ),
+        (
+            "optim.matrix_lr=20",
+            "optim.matrix_lr=20 is not a finite number above 0 and at most 1",
+            "write it as in optim.matrix_lr=0.02",
+        ),
+        (
+            "optim.no_decay=all",
+            "optim.no_decay='all' is neither 'none' nor 'norms' nor 'norms+embeddings'",
+            "write it as in optim.no_decay=none",
+        ),
+        (
             "model.d_model=100",
             "model.d_model=100 is not divisible by model.num_heads=16",
             "make it a multiple of 16 or change num_heads",
@@ -182,6 +197,11 @@ def test_an_assignment_sets_its_field(assignment: str, value: Any) -> None:
             "raise the budget or lower the batch",
         ),
         (
+            "data.batch_unit=tokens",
+            "data.batch_size=128 tokens is not divisible by model.context_length=256",
+            "make it a multiple of that",
+        ),
+        (
             "execution.workers=3",
             "data.batch_size=128 is not divisible by execution.workers=3",
             "choose a number of workers that divides the batch",
@@ -204,8 +224,10 @@ def test_an_impossible_value_is_refused_with_its_rule_and_a_remedy(
 NUMBERS = [
     key
     for key, default in flatten(Run()).items()
-    if not isinstance(default, bool)
-    and (not isinstance(default, str) or not isinstance(OTHER[key], str))
+    if any(
+        isinstance(value, int | float) and not isinstance(value, bool)
+        for value in (default, OTHER[key])
+    )
 ]
 
 
@@ -238,7 +260,10 @@ def test_all_problems_are_named_once() -> None:
         ("modle.d_model", "unknown key 'modle.d_model'; did you mean model.d_model?"),
         (
             "data.batchsize",
-            "unknown key 'data.batchsize'; did you mean data.batch_size or data.tokens?",
+            (
+                "unknown key 'data.batchsize'; did you mean data.batch_size or data.batch_unit "
+                "or data.tokens?"
+            ),
         ),
         ("xyzzy", f"unknown key 'xyzzy'; the keys are {', '.join(KEYS)}"),
     ],
@@ -336,3 +361,5 @@ def test_unet_skips_need_a_pair_of_layers() -> None:
 def test_the_budget_pays_for_whole_steps() -> None:
     run = changed("budget.tokens=100_000", "data.batch_size=8", "model.context_length=256")
     assert (run.tokens_per_step, run.steps) == (2048, 48)
+    in_tokens = override(run, {"data.batch_unit": "tokens", "data.batch_size": 2048})
+    assert (in_tokens.sequences_per_step, in_tokens.tokens_per_step) == (8, 2048)

@@ -40,7 +40,7 @@ def evaluate_run(
             trained.model,
             splits.valid,
             context_length=trained.run.model.context_length,
-            batch_size=trained.run.data.batch_size,
+            batch_size=trained.run.sequences_per_step,
             max_tokens="all",
             device=trained.device,
             progress=show,

@@ -55,7 +55,7 @@ def _train(run: "Run", splits: "Splits", runs: Path, address: str) -> "RunDirect
     from lmray.cli.show import bars, err
 
     with bars("facts") as drawn:
-        task = drawn.add_task("train", total=run.steps, facts="")
+        task = drawn.add_task("train", total=1.0, facts="")
 
         def report(record: dict[str, Any]) -> None:
             if record["kind"] == "validation" and not err.is_terminal:
@@ -65,7 +65,7 @@ def _train(run: "Run", splits: "Splits", runs: Path, address: str) -> "RunDirect
                 )
             if record["kind"] == "train":
                 facts = f"loss {_number(record['loss'])}  {record['tokens_per_s']:,.0f} tokens/s"
-                drawn.update(task, completed=record["step"], facts=facts)
+                drawn.update(task, completed=record["progress"], facts=facts)
 
         if run.execution.workers == 1:
             from lmray.experiments.execute import execute

@@ -4,13 +4,7 @@ from lmray.config.model import Architecture, Model
 from lmray.config.run import (
     KEYS,
     NUMERICS,
-    Budget,
-    Data,
-    Evaluation,
-    Execution,
-    Optim,
     Run,
-    Tracking,
     build,
     flatten,
     override,
@@ -19,6 +13,7 @@ from lmray.config.run import (
     run_id,
 )
 from lmray.config.section import Section
+from lmray.config.sections import Budget, Data, Evaluation, Execution, Optim, Phase, Tracking
 
 __all__ = [
     "KEYS",
@@ -30,6 +25,7 @@ __all__ = [
     "Execution",
     "Model",
     "Optim",
+    "Phase",
     "Run",
     "Section",
     "Tracking",

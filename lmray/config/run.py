@@ -7,12 +7,13 @@ properties.
 import ast
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from lmray.config.model import Model
-from lmray.config.section import Count, Section, integral
+from lmray.config.section import Section, integral
+from lmray.config.sections import Budget, Data, Evaluation, Execution, Optim, Tracking
 from lmray.errors import UsageError
 from lmray.refusal import explain, unknown_key
 from lmray.storage import canonical_json
@@ -21,76 +22,14 @@ NUMERICS = 1
 """Part of every run id; raised when a change of the code changes the curve of some config."""
 
 
-class Data(Section):
-    """Where the tokens are and how many a step takes."""
-
-    tokens: str = "tokens/tinystories"
-    """Directory of the token dataset; what is in it, not where it is, enters the run id."""
-    batch_size: Count = 128
-    """Sequences in one optimizer step, over all workers."""
-
-
-class Optim(Section):
-    """AdamW under a cosine schedule with linear warm-up."""
-
-    lr: Annotated[float, Field(gt=0, le=1)] = 1e-3
-    """Peak learning rate."""
-    min_lr_fraction: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Learning rate at the end of the budget, as a fraction of the peak."""
-    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Share of the budget over which the learning rate rises linearly."""
-    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Decay of the mean of gradients."""
-    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
-    """Decay of the mean of squared gradients."""
-    eps: Annotated[float, Field(gt=0)] = 1e-8
-    """Added to the root of the mean square."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    """Decoupled decay per unit of learning rate."""
-    clip_norm: Annotated[float, Field(gt=0)] | Literal["none"] = 1.0
-    """Largest global L2 norm a gradient keeps."""
-
-
-class Budget(Section):
-    """How long a run trains."""
-
-    tokens: Count = 327_680_000
-    """Training tokens, over all workers."""
-
-
-class Evaluation(Section):
-    """When validation loss is measured, and on what."""
-
-    interval_tokens: Count = 16_384_000
-    """Training tokens between evaluations on the prefix; the whole split is read at the end."""
-    prefix_tokens: Count = 262_144
-    """Validation tokens of the fixed prefix, the first windows of the split."""
-
-
-class Execution(Section):
-    """How a run is carried out; nothing here is part of the experiment or of the run id."""
-
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto is cuda where there is a GPU."""
-    workers: Count = 1
-    """Processes that share each global batch; more than one goes through Ray Train."""
-    threads: Count | Literal["auto"] = "auto"
-    """CPU threads of a worker; auto is the cores it may use, shared among the workers."""
-    checkpoint_interval_steps: Count = 500
-    """Optimizer steps between checkpoints."""
-    keep_checkpoints: Count = 2
-    """Newest checkpoints kept; the one of the final step is among them."""
-    log_interval_steps: Count = 10
-    """Optimizer steps between training records."""
-
-
-class Tracking(Section):
-    """Where metrics go beside metrics.jsonl."""
-
-    wandb: Literal["off", "offline", "online"] = "off"
-    """Weights & Biases; offline writes its files beneath the run directory."""
-    project: str = "lmray"
-    """Weights & Biases project."""
+_LATER = frozenset(
+    {
+        *(f"optim.{field}" for field in ("name", "matrix_lr", "momentum", "no_decay")),
+        *(f"optim.{field}" for field in ("schedule", "decay_fraction", "phases", "precision")),
+        *(f"budget.{field}" for field in ("steps", "flops", "seconds")),
+    }
+)
+"""Keys younger than the first run ids; they enter an id where they are not at their default."""
 
 
 class Run(Section):
@@ -107,26 +46,38 @@ class Run(Section):
     """Fixes initial weights and batches."""
 
     @property
+    def sequences_per_step(self) -> int:
+        """Training sequences in one optimizer step, over all workers."""
+        per_sequence = self.model.context_length if self.data.batch_unit == "tokens" else 1
+        return self.data.batch_size // per_sequence
+
+    @property
     def tokens_per_step(self) -> int:
         """Training tokens in one optimizer step, over all workers."""
-        return self.data.batch_size * self.model.context_length
+        return self.sequences_per_step * self.model.context_length
 
     @property
     def steps(self) -> int:
-        """Optimizer steps the budget pays for."""
-        return self.budget.tokens // self.tokens_per_step
+        """Optimizer steps that budget.tokens and budget.steps pay for."""
+        by_tokens = self.budget.tokens // self.tokens_per_step
+        return by_tokens if self.budget.steps == "none" else min(by_tokens, self.budget.steps)
 
     @model_validator(mode="after")
     def _budget_pays(self) -> "Run":
+        if self.data.batch_unit == "tokens" and self.data.batch_size % self.model.context_length:
+            raise ValueError(
+                f"data.batch_size={self.data.batch_size} tokens is not divisible by "
+                f"model.context_length={self.model.context_length}; make it a multiple of that"
+            )
         if self.steps < 1:
             raise ValueError(
                 f"budget.tokens={self.budget.tokens} has no room for one step of data.batch_size="
-                f"{self.data.batch_size} x model.context_length={self.model.context_length} = "
+                f"{self.sequences_per_step} x model.context_length={self.model.context_length} = "
                 f"{self.tokens_per_step} tokens; raise the budget or lower the batch"
             )
-        if self.data.batch_size % self.execution.workers:
+        if self.sequences_per_step % self.execution.workers:
             raise ValueError(
-                f"data.batch_size={self.data.batch_size} is not divisible by execution.workers="
+                f"data.batch_size={self.sequences_per_step} is not divisible by execution.workers="
                 f"{self.execution.workers}; choose a number of workers that divides the batch"
             )
         if self.evaluation.prefix_tokens < self.model.context_length:
@@ -137,12 +88,19 @@ class Run(Section):
         return self
 
     def experiment(self) -> dict[str, Any]:
-        """What determines the curve, as plain values; see `Model.experiment`.
+        """What determines the curve, as plain values; the batch is in sequences.
 
-        Execution, tracking and the place of the data are no part of it.
+        Execution, tracking and the place of the data are no part of it. A key that came later than
+        the first run ids is left out at its default, so that what was run before keeps its id.
         """
-        exclude = {"model": True, "execution": True, "tracking": True, "data": {"tokens"}}
-        return {**self.model_dump(exclude=exclude), "model": self.model.experiment()}
+        exclude = {"model", "execution", "tracking", "data"}
+        values = self.model_dump(exclude=exclude)
+        values["data"] = {"batch_size": self.sequences_per_step}
+        for key in _LATER:
+            section, _, field = key.partition(".")
+            if values[section][field] == _DEFAULTS[key]:
+                del values[section][field]
+        return {**values, "model": self.model.experiment()}
 
 
 def run_id(run: Run, data_digest: str) -> str:
@@ -215,7 +173,9 @@ def _leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]
             yield prefix + key, value
 
 
-KEYS = tuple(flatten(Run()))
+_DEFAULTS = flatten(Run())
+
+KEYS = tuple(_DEFAULTS)
 """Every dotted key, as overrides, spaces, files and tables spell it."""
 
 _TEXTS = ("data.tokens", "tracking.project")

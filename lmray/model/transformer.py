@@ -250,4 +250,6 @@ def _tied_std(vocab_size: int, d_model: int) -> float:
     Linear's own, unless a token's product with itself, d_model std where the stream is little more
     than the embedding, would exceed ln(V) / 2. Below that it moves the first loss by 1 / sqrt(V).
     """
-    return min((2 / (vocab_size + d_model)) ** 0.5, math.log(vocab_size) / (2 * d_model))
+    # ln 1 is no scale.
+    uniform = math.log(max(vocab_size, 2))
+    return min((2 / (vocab_size + d_model)) ** 0.5, uniform / (2 * d_model))

@@ -1,5 +1,6 @@
 """Gradient clipping by the global norm."""
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -14,13 +15,15 @@ _EPS = 1e-6
 def clip_gradient_norm(parameters: Iterable[Tensor], max_l2_norm: float) -> Float[Tensor, ""]:
     """Scales the gradients in place to a joint L2 norm of at most `max_l2_norm`.
 
-    Returns the norm before, on the gradients' device, so that nothing waits for it; where it is not
-    finite the scaled gradients are not either. Parameters without a gradient are passed over.
+    With a limit of infinity they stay as they are. Returns the norm before, on the gradients'
+    device, so that nothing waits for it; where it is not finite the scaled gradients are not
+    either. Parameters without a gradient are passed over.
     (Pascanu, Mikolov & Bengio 2013.)
     """
     grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if not grads:
         return torch.zeros(())
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
-    torch._foreach_mul_(grads, (max_l2_norm / (norm + _EPS)).clamp(max=1.0))
+    if max_l2_norm < math.inf:
+        torch._foreach_mul_(grads, (max_l2_norm / (norm + _EPS)).clamp(max=1.0))
     return norm

@@ -17,7 +17,10 @@ from lmray.config import Run
 from lmray.dataset import Splits
 from lmray.errors import PreflightError
 from lmray.training import checkpoint
+from lmray.training.budget import Meter
 from lmray.training.device import resolve_threads
+from lmray.training.measured import Window, peak_memory_bytes
+from lmray.training.schedules import learning_rate
 from lmray.training.worker import Worker
 
 Record = dict[str, Any]
@@ -37,6 +40,10 @@ class Outcome:
     """Training tokens seen."""
     seconds: float
     """Wall time spent, over all lives of the run."""
+
+
+_BYTES_PER_S = 2e8
+"""What a disk is held to write before a checkpoint has been timed."""
 
 
 def never() -> bool:
@@ -63,53 +70,97 @@ def train(
 
     Raises PreflightError if the data does not fit the config or a checkpoint is of another one.
     """
+    begun = time.perf_counter()
     check_data(run, splits)
     torch.set_num_threads(resolve_threads(run))
-    worker = Worker(run, splits)
+    worker, meter = Worker(run, splits), Meter(run)
     start = checkpoint.restore_latest(directory, worker.model, worker.optimizer, identity=identity)
-    clock = _Clock(start.seconds)
+    clock = _Clock(begun - start.seconds)
     step = start.step
     parameters = sum(parameter.numel() for parameter in worker.model.parameters())
-    report({"kind": "start", "step": step, "parameters": parameters, "workers": worker.world})
+    saving = 12 * parameters / _BYTES_PER_S
+    facts = {"parameters": parameters, "compile_s": worker.compile_seconds}
+    report({"kind": "start", "step": step, **facts, "workers": worker.world})
+
+    def elapsed() -> float:
+        return worker.shared(clock.seconds()) if meter.timed else 0.0
+
+    def reserve(seconds: float, scored: int) -> None:
+        whole = seconds * len(splits.valid) / scored
+        meter.reserve(worker.shared(seconds + whole + saving))
 
     def validate(scope: Literal["prefix", "all"]) -> None:
-        with clock.paused_rate():
+        with clock.paused_rate() as pause:
             facts = worker.validate(scope)
+        if meter.timed and scope == "prefix":
+            reserve(pause.seconds, facts["scored_tokens"])
         tokens = step * run.tokens_per_step
         where = {"kind": "validation", "scope": scope, "step": step, "tokens": tokens}
         report({**where, **facts, "seconds": clock.seconds()})
 
     if step == 0:
         validate("prefix")
-    while step < run.steps:
-        taken = worker.take_step(step)
+    elif meter.timed:
+        with clock.paused_rate() as pause:
+            facts = worker.validate("prefix")
+        reserve(pause.seconds, facts["scored_tokens"])
+    window = Window(run)
+    while step < meter.steps:
+        now = elapsed()
+        done, total = meter.position(step, now)
+        lr = learning_rate(done, total, optim=run.optim)
+        interval = run.execution.log_interval_steps
+        logs = step == 0 or (step + 1) % interval == 0 or step + 1 == meter.steps
+        window.add(worker.take_step(step, lr, compares=logs))
         step += 1
         clock.count(run.tokens_per_step)
-        if taken.diverged or step % run.execution.log_interval_steps == 0 or step in (1, run.steps):
+        after = elapsed()
+        meter.took(after - now)
+        last = meter.ends(step, after)
+        logs = logs or last
+        evaluates = last or evaluates_after(step, run)
+        saves = last or step % run.execution.checkpoint_interval_steps == 0
+        asks = worker.waits or logs or evaluates or saves
+        diverged = window.first_diverged() if asks else None
+        if logs or diverged:
+            step = diverged.step if diverged else step
             where = {"kind": "train", "step": step, "tokens": step * run.tokens_per_step}
             rate = {"tokens_per_s": clock.tokens_per_s(), "seconds": clock.seconds()}
-            report({**where, **taken.facts(), **rate})
-        if taken.diverged:
+            memory = {
+                "micro_batch": worker.micro_batch,
+                "peak_memory_bytes": peak_memory_bytes(worker.device),
+            }
+            report({**where, "progress": done / total, **window.close(), **rate, **memory})
+        if diverged:
             return Outcome("diverged", step, step * run.tokens_per_step, clock.seconds())
-        last = step == run.steps
-        if last or evaluates_after(step, run):
+        if evaluates:
             validate("prefix")
+            last = meter.ends(step, elapsed())
         if last:
             validate("all")
         stop = worker.agree(interrupted())
-        if last or stop or step % run.execution.checkpoint_interval_steps == 0:
-            with clock.paused_rate():
+        # What diverged unseen before the stop is not saved: the next life will meet it again.
+        if last or saves or (stop and window.first_diverged() is None):
+            with clock.paused_rate() as pause:
                 worker.save(directory, step, clock.seconds(), identity)
-        if stop and not last:
+            saving = pause.seconds
+        if last:
+            break
+        if stop:
             return Outcome("preempted", step, step * run.tokens_per_step, clock.seconds())
     return Outcome("done", step, step * run.tokens_per_step, clock.seconds())
+
+
+@dataclass
+class _Pause:
+    seconds: float = 0.0
 
 
 class _Clock:
     """Seconds over all lives of the run, and the rate of training alone since the last record."""
 
-    def __init__(self, seconds_before: float) -> None:
-        self._begun = time.perf_counter() - seconds_before
+    def __init__(self, begun: float) -> None:
+        self._begun = begun
         self._reset()
 
     def _reset(self) -> None:
@@ -128,11 +179,12 @@ class _Clock:
         return rate
 
     @contextmanager
-    def paused_rate(self) -> Iterator[None]:
-        """Keeps the block, an evaluation or a checkpoint, out of the rate."""
-        begun = time.perf_counter()
-        yield
-        self._mark += time.perf_counter() - begun
+    def paused_rate(self) -> Iterator[_Pause]:
+        """Keeps the block, an evaluation or a checkpoint, out of the rate, and times it."""
+        pause, begun = _Pause(), time.perf_counter()
+        yield pause
+        pause.seconds = time.perf_counter() - begun
+        self._mark += pause.seconds
 
 
 def evaluates_after(step: int, run: Run) -> bool:

@@ -1,4 +1,4 @@
-"""The learning rate of each step: linear warm-up, then half a cosine."""
+"""The learning rate over the budget: a warm-up, then the shape that the configuration names."""
 
 import math
 
@@ -22,14 +22,45 @@ def get_lr_cosine_schedule(
     return min_lr + 0.5 * (1 + math.cos(math.pi * progress)) * (max_lr - min_lr)
 
 
-def learning_rate(step: int, *, optim: Optim, total_steps: int) -> float:
-    """The rate with which the update after `step` earlier ones is made, 0 <= step < total_steps.
+def learning_rate(done: int, total: int, *, optim: Optim) -> float:
+    """The rate of the update after which `done` of `total` units are done, 1 <= done <= total.
 
-    Warm-up takes w = round(warmup_fraction * total_steps) steps, at least one and at most all but
-    the last: step 0 has lr/w, step w-1 has lr. A cosine then leads to min_lr_fraction * lr at the
-    last step. A run of one step has lr.
+    Units are optimizer steps, or milliseconds where time is the budget. Warm-up takes
+    w = round(warmup_fraction * total) of them, at least one and at most all but the last: lr/w
+    after the first, lr after w. Then cosine and linear lead to min_lr_fraction * lr at the last,
+    constant stays, and wsd (warm-up, stable, decay: Hu et al. 2024) stays until it falls linearly
+    to there over the last decay_fraction. Phases replace all of it. A run of one step has lr.
     """
-    warmup_steps = max(1, min(round(optim.warmup_fraction * total_steps), total_steps - 1))
-    return get_lr_cosine_schedule(
-        step + 1, optim.lr, optim.min_lr_fraction * optim.lr, warmup_steps, total_steps
-    )
+    if optim.schedule == "phases":
+        return optim.lr * _phases(done / total, optim)
+    warmup = max(1, min(round(optim.warmup_fraction * total), total - 1))
+    floor = optim.min_lr_fraction * optim.lr
+    if optim.schedule == "cosine":
+        return get_lr_cosine_schedule(done, optim.lr, floor, warmup, total)
+    if done <= warmup:
+        return done / warmup * optim.lr
+    decay = {
+        "linear": total - warmup,
+        "constant": 0,
+        "wsd": min(round(optim.decay_fraction * total), total - warmup),
+    }[optim.schedule]
+    begin = total - decay
+    if done <= begin:
+        return optim.lr
+    fallen = (done - begin) / decay  # exactly 1 at the end, so that the end is exactly the floor
+    return (1 - fallen) * optim.lr + fallen * floor
+
+
+def _phases(fraction: float, optim: Optim) -> float:
+    """The rate at a fraction of the budget, as a fraction of the peak."""
+    begin = 0.0
+    for phase in optim.phases[:-1]:
+        if fraction <= begin + phase.share:
+            break
+        begin += phase.share
+    else:
+        phase = optim.phases[-1]
+    inside = min(1.0, (fraction - begin) / phase.share)
+    if phase.shape == "cosine":
+        inside = (1 - math.cos(math.pi * inside)) / 2
+    return phase.start + (phase.end - phase.start) * inside

@@ -1,45 +1,30 @@
 """One process's share of a training: model, optimizer, its part of each batch, step by step."""
 
+import dataclasses
 import math
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from lmray.config import Run
 from lmray.dataset import BatchSampler, Splits
-from lmray.model import TransformerLM, cross_entropy
+from lmray.model import TransformerLM
 from lmray.training import checkpoint
+from lmray.training.accumulation import fitting, parts
+from lmray.training.batches import batches
+from lmray.training.chunked_loss import mean_cross_entropy
 from lmray.training.clipping import clip_gradient_norm
 from lmray.training.device import resolve_device
 from lmray.training.evaluation import evaluate
-from lmray.training.optimizers import AdamW
-from lmray.training.schedules import learning_rate
-
-DIVERGED_AT = 2.0
-"""A loss above this many times ln V, the loss of guessing uniformly, counts as diverged."""
-
-
-@dataclass(frozen=True)
-class Taken:
-    """What a step measured, as plain numbers."""
-
-    loss: float
-    lr: float
-    gradient_norm: float
-    diverged: bool
-
-    def facts(self) -> dict[str, Any]:
-        """For the record."""
-        norm = finite(self.gradient_norm)
-        return {"loss": finite(self.loss), "lr": self.lr, "gradient_norm": norm}
-
-
-def finite(value: float) -> float | None:
-    """The value, or None for NaN and infinity, which JSON does not have."""
-    return value if math.isfinite(value) else None
+from lmray.training.measured import Taken, finite, measure, relative_change
+from lmray.training.optimizers import make_optimizer
+from lmray.training.precision import autocast, prepare
 
 
 class Worker:
@@ -50,42 +35,85 @@ class Worker:
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
         self.run, self.splits = run, splits
         self.device = resolve_device(run.execution.device)
+        self.waits = self.device.type == "cpu"
+        """Whether a step's numbers are there when it returns; a GPU is not waited for."""
         torch.manual_seed(run.seed)
         self.model = TransformerLM.from_config(run.model).to(self.device)
-        self.optimizer = AdamW(
-            self.model.parameters(),
-            lr=run.optim.lr,
-            betas=(run.optim.beta1, run.optim.beta2),
-            eps=run.optim.eps,
-            weight_decay=run.optim.weight_decay,
-        )
+        prepare(self.model, run.optim.precision)
+        self.optimizer = make_optimizer(self.model, run.optim)
         self.sampler = BatchSampler(
-            splits.train, run.data.batch_size, run.model.context_length, run.seed
+            splits.train, run.sequences_per_step, run.model.context_length, run.seed
         )
+        self.share = run.sequences_per_step // self.world
+        """Sequences of each batch that are this worker's."""
+        asked = run.execution.micro_batch
+        self.micro_batch = self.share if asked == "auto" else min(asked, self.share)
+        """Sequences computed at once; smaller once memory has run out."""
+        self._batch = batches(self.sampler, self.device, self.rank, self.world)
+        self._forward, self.compile_seconds = self._compiled()
 
-    def take_step(self, step: int) -> Taken:
-        """Computes the gradient of the global batch and, unless it has diverged, one update."""
-        run = self.run
-        lr = learning_rate(step, optim=run.optim, total_steps=run.steps)
-        batch = self.sampler.batch(step, self.rank, self.world)
-        inputs, targets = (torch.from_numpy(part).to(self.device) for part in batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = cross_entropy(self.model(inputs), targets)
+    def _compiled(self) -> tuple[Callable[[Tensor], Tensor], float]:
+        """The model as execution.compile has it, and the seconds that took."""
+        mode = self.run.execution.compile
+        if mode == "off":
+            return self.model, 0.0
+        begun = time.perf_counter()
+        compiled = torch.compile(self.model, mode=mode, dynamic=False)
+        ids = torch.zeros(
+            self.micro_batch, self.run.model.context_length, dtype=torch.int64, device=self.device
+        )
+        with autocast(self.run.optim.precision, self.device):
+            loss = mean_cross_entropy(compiled(ids), ids)
         loss.backward()
-        loss = self._average(loss.detach())
-        limit = math.inf if run.optim.clip_norm == "none" else run.optim.clip_norm
-        norm = clip_gradient_norm(self.model.parameters(), limit)
-        value, norm_value = loss.item(), norm.item()
-        bound = DIVERGED_AT * math.log(run.model.vocab_size)
-        # Written so that NaN, which compares false with everything, counts as diverged.
-        diverged = not (value <= bound and norm_value < math.inf)
-        if not diverged:
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr
-            self.optimizer.step()
-        return Taken(value, lr, norm_value, diverged)
+        loss.item()  # waits for the device
+        self.optimizer.zero_grad(set_to_none=True)
+        return compiled, time.perf_counter() - begun
 
-    def _average(self, loss: torch.Tensor) -> torch.Tensor:
+    def take_step(self, step: int, lr: float, *, compares: bool) -> Taken:
+        """Computes the gradient of the global batch and, unless it has diverged, one update.
+
+        With `compares` the update is set against the weights, at the price of a copy of them. `lr`
+        is the rate of what optim.lr is the peak for. On a GPU the update does not wait for the
+        verdict: whoever evaluates or saves the weights measures first.
+        """
+        run = self.run
+        begun = time.perf_counter()
+        inputs, targets = self._batch(step)
+        waited = time.perf_counter() - begun
+        loss, self.micro_batch = fitting(
+            lambda micro_batch: self._gradient(inputs, targets, micro_batch), self.micro_batch
+        )
+        loss = self._average(loss)
+        limit = math.inf if run.optim.clip_norm == "none" else run.optim.clip_norm
+        norm = clip_gradient_norm(self.model.parameters(), limit).to(loss)
+        taken = Taken(step + 1, lr, torch.stack((loss, norm)), waited)
+        if self.waits and measure([taken], run)[0].diverged:
+            return taken
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * (group["peak_lr"] / run.optim.lr)
+        if not compares:
+            self.optimizer.step()
+            return taken
+        weights = list(self.model.parameters())
+        before = [weight.detach().clone() for weight in weights]
+        self.optimizer.step()
+        return dataclasses.replace(taken, update_ratio=relative_change(before, weights))
+
+    def _gradient(
+        self, inputs: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], micro_batch: int
+    ) -> Float[Tensor, ""]:
+        """Leaves the gradient of the mean loss over this worker's sequences; returns that loss."""
+        self.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.device)
+        for rows in parts(self.share, micro_batch):
+            weight = (rows.stop - rows.start) / self.share
+            with autocast(self.run.optim.precision, self.device):
+                loss = mean_cross_entropy(self._forward(inputs[rows]), targets[rows]) * weight
+            loss.backward()
+            total += loss.detach()
+        return total
+
+    def _average(self, loss: Tensor) -> Tensor:
         """Makes every worker's gradients, and the loss it returns, those of the global batch."""
         if self.world == 1:
             return loss
@@ -100,14 +128,15 @@ class Worker:
 
     def validate(self, scope: Literal["prefix", "all"]) -> dict[str, Any]:
         """Validation loss on the fixed prefix or on the whole split."""
-        validation = evaluate(
-            self.model,
-            self.splits.valid,
-            context_length=self.run.model.context_length,
-            batch_size=self.run.data.batch_size,
-            max_tokens="all" if scope == "all" else self.run.evaluation.prefix_tokens,
-            device=self.device,
-        )
+        with autocast(self.run.optim.precision, self.device):
+            validation = evaluate(
+                self.model,
+                self.splits.valid,
+                context_length=self.run.model.context_length,
+                batch_size=self._evaluation_batch(),
+                max_tokens="all" if scope == "all" else self.run.evaluation.prefix_tokens,
+                device=self.device,
+            )
         return {
             "loss": finite(validation.loss),
             "bits_per_byte": finite(validation.bits_per_byte),
@@ -116,6 +145,21 @@ class Worker:
             "context_length": validation.context_length,
         }
 
+    def _evaluation_batch(self) -> int:
+        """Windows evaluated at once, alike on all workers: no more than training has room for."""
+        size = self.run.sequences_per_step
+        if self.agree(self.micro_batch < self.share):
+            size = self.least(self.micro_batch)
+        return size
+
+    def least(self, value: int) -> int:
+        """The smallest of all workers' values."""
+        if self.world == 1:
+            return value
+        values = torch.tensor([value], device=self.device)
+        dist.all_reduce(values, op=dist.ReduceOp.MIN)
+        return int(values.item())
+
     def agree(self, flag: bool) -> bool:
         """Whether any worker's flag is set, the same answer on all of them."""
         if self.world == 1:
@@ -123,6 +167,14 @@ class Worker:
         flags = torch.tensor([float(flag)], device=self.device)
         dist.all_reduce(flags, op=dist.ReduceOp.MAX)
         return bool(flags.item())
+
+    def shared(self, seconds: float) -> float:
+        """What rank 0 measured, on all workers."""
+        if self.world == 1:
+            return seconds
+        value = torch.tensor([seconds], dtype=torch.float64, device=self.device)
+        dist.broadcast(value, src=0)
+        return value.item()
 
     def save(self, directory: Path, step: int, seconds: float, identity: dict[str, Any]) -> None:
         """Leaves a checkpoint, and no more than are kept."""

@@ -101,9 +101,9 @@ def test_system_exit_from_the_report_means_stopped(splits: Splits, tmp_path: Pat
 
 
 def test_a_diverged_run_is_final(splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from lmray.training import worker
+    from lmray.training import measured
 
-    monkeypatch.setattr(worker, "DIVERGED_AT", 0.5)
+    monkeypatch.setattr(measured, "DIVERGED_AT", 0.5)
     run = small_run(splits.directory, optim=Optim(lr=0.5))
     directory = execute(run, splits, tmp_path, report=lambda record: None)
     assert directory.status == "diverged"

@@ -69,7 +69,7 @@ def test_interrupted_and_continued_equals_uninterrupted_bit_for_bit(
         assert (first.status, first.step) == ("preempted", stop_after)
         second, after = run_loop(run, small_dataset, folder)
         assert after[0] == {"kind": "start", "step": stop_after} | {
-            key: after[0][key] for key in ("parameters", "workers")
+            key: after[0][key] for key in ("parameters", "compile_s", "workers")
         }
         assert second.status == "done"
         assert losses(before) + losses(after) == losses(straight)
@@ -113,18 +113,73 @@ def test_a_planted_nan_diverges_before_it_reaches_the_weights(
 ):
     from lmray.training import worker
 
-    true_loss = worker.cross_entropy
+    true_loss = worker.mean_cross_entropy
     calls = []
 
     def poisoned(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         calls.append(1)
         return true_loss(logits, targets) * (math.nan if len(calls) == 6 else 1.0)
 
-    monkeypatch.setattr(worker, "cross_entropy", poisoned)
+    monkeypatch.setattr(worker, "mean_cross_entropy", poisoned)
     outcome, records = run_loop(small_run(small_dataset), small_dataset, tmp_path)
     assert (outcome.status, outcome.step) == ("diverged", 6)
     assert records[-1]["loss"] is None
     assert checkpoint.newest_first(tmp_path)[0].name == "step-00000004"
+
+
+def test_divergence_that_is_not_waited_for_is_found_before_weights_are_saved(
+    small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As on a GPU, where losses stay on the device until a record, evaluation or checkpoint."""
+    from lmray.training import loop, worker
+
+    class Eager(worker.Worker):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            self.waits = False
+
+        def take_step(self, step: int, lr: float, *, compares: bool) -> Any:
+            if step == 5:
+                with torch.no_grad():
+                    self.model.lm_head.weight[0, 0] = math.nan
+            return super().take_step(step, lr, compares=compares)
+
+    run = override(small_run(small_dataset), {"execution.log_interval_steps": 1000})
+    _, straight = run_loop(run, small_dataset, tmp_path / "straight")
+    monkeypatch.setattr(loop, "Worker", Eager)
+    outcome, records = run_loop(run, small_dataset, tmp_path / "hurt")
+    # Step 6 is poisoned, the checkpoint of step 8 would hold what came of it.
+    assert (outcome.status, outcome.step) == ("diverged", 6)
+    assert (records[-1]["step"], records[-1]["loss"]) == (6, None)
+    assert checkpoint.newest_first(tmp_path / "hurt")[0].name == "step-00000004"
+    assert losses(records)[:-1] == losses(straight)[: len(records) - 2]
+
+
+@pytest.mark.parametrize(("limit", "share"), [("none", 0.0), (1e-6, 1.0), (1e6, 0.0)])
+def test_records_tell_the_share_of_clipped_steps(
+    limit: Any, share: float, small_dataset: Path, tmp_path: Path
+):
+    run = small_run(small_dataset, optim=Optim(clip_norm=limit))
+    run = override(run, {"execution.log_interval_steps": 6, "budget.steps": 8})
+    _, records = run_loop(run, small_dataset, tmp_path)
+    trained = [r for r in records if r["kind"] == "train"]
+    assert [r["step"] for r in trained] == [1, 6, 8]
+    assert [r["clipped_share"] for r in trained] == [share] * 3
+    assert all(r["gradient_norm"] > 1e-3 for r in trained)
+
+
+def test_the_share_of_clipped_steps_counts_every_step_since_the_record_before(
+    small_dataset: Path, tmp_path: Path
+):
+    run = override(small_run(small_dataset), {"optim.clip_norm": 0.86})
+    _, every = run_loop(run, small_dataset, tmp_path / "every")
+    run = override(run, {"execution.log_interval_steps": 10})
+    _, tenth = run_loop(run, small_dataset, tmp_path / "tenth")
+    norms = [r["gradient_norm"] for r in every if r["kind"] == "train"]
+    shares = [r["clipped_share"] for r in tenth if r["kind"] == "train"]
+    parts = norms[:1], norms[1:10], norms[10:]
+    assert shares == [sum(norm > 0.86 for norm in part) / len(part) for part in parts]
+    assert 0 < sum(shares) < 3
 
 
 def test_evaluation_happens_at_the_first_step_past_each_interval(small_dataset: Path):

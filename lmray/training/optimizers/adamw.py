@@ -1,16 +1,15 @@
 """AdamW from scratch."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
-from lmray.errors import UsageError
+from lmray.training.optimizers.foreach import ForeachOptimizer, refuse_outside
 
 
-class AdamW(Optimizer):
+class AdamW(ForeachOptimizer):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2).
 
     In step t, with torch.optim.AdamW's order of operations:
@@ -27,56 +26,40 @@ class AdamW(Optimizer):
         weight_decay: float = 0.01,
     ) -> None:
         """Raises UsageError for a hyperparameter outside its range."""
-        for name, value, allowed, rule in (
+        refuse_outside(
             ("lr", lr, lr >= 0, "must not be negative"),
             ("betas", betas, all(0 <= beta < 1 for beta in betas), "must be in [0, 1)"),
             ("eps", eps, eps >= 0, "must not be negative"),
             ("weight_decay", weight_decay, weight_decay >= 0, "must not be negative"),
-        ):
-            if not allowed:
-                raise UsageError(f"{name}={value} {rule}; choose another {name}")
+        )
         super().__init__(
             params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         )
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Updates every parameter that has a gradient.
-
-        A `closure` is called first, to compute the gradients; what it returns is returned.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            self._update(group)
-        return loss
-
-    def _update(self, group: dict[str, Any]) -> None:
-        """One step for a group, an operation at a time over the whole list of its parameters."""
-        params = [param for param in group["params"] if param.grad is not None]
-        if not params:
-            return
-        for param in params:
-            if not self.state[param]:
-                self.state[param]["step"] = 0
-                self.state[param]["exp_avg"] = torch.zeros_like(param)
-                self.state[param]["exp_avg_sq"] = torch.zeros_like(param)
-        states = [self.state[param] for param in params]
-        grads = [param.grad for param in params]
+    def update(
+        self,
+        group: dict[str, Any],
+        weights: list[Tensor],
+        grads: list[Tensor],
+        states: list[dict[str, Any]],
+    ) -> None:
+        """One step for a group."""
+        for weight, state in zip(weights, states, strict=True):
+            if "step" not in state:
+                state["step"] = 0
+                state["exp_avg"] = torch.zeros_like(weight)
+                state["exp_avg_sq"] = torch.zeros_like(weight)
+            state["step"] += 1
         means = [state["exp_avg"] for state in states]
         squares = [state["exp_avg_sq"] for state in states]
-        for state in states:
-            state["step"] += 1
         steps = [state["step"] for state in states]
 
         lr, (beta1, beta2) = group["lr"], group["betas"]
-        torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
+        torch._foreach_mul_(weights, 1 - lr * group["weight_decay"])
         torch._foreach_lerp_(means, grads, 1 - beta1)
         torch._foreach_mul_(squares, beta2)
         torch._foreach_addcmul_(squares, grads, grads, 1 - beta2)
         roots = torch._foreach_sqrt(squares)
         torch._foreach_div_(roots, [(1 - beta2**step) ** 0.5 for step in steps])
         torch._foreach_add_(roots, group["eps"])
-        torch._foreach_addcdiv_(params, means, roots, [-lr / (1 - beta1**step) for step in steps])
+        torch._foreach_addcdiv_(weights, means, roots, [-lr / (1 - beta1**step) for step in steps])

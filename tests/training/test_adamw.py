@@ -123,3 +123,20 @@ def test_closure_computes_the_gradients():
 def test_refuses_impossible_settings(setting, message):
     with pytest.raises(UsageError, match=message):
         AdamW(parameters(), **setting)
+
+
+def test_low_precision_weights_follow_an_fp32_copy_that_torch_would_make():
+    low = [nn.Parameter(p.detach().bfloat16()) for p in parameters(torch.float32)]
+    copies = [nn.Parameter(p.detach().float()) for p in low]
+    ours, theirs = AdamW(low, **SETTINGS), torch.optim.AdamW(copies, **SETTINGS, foreach=True)
+    for step in range(20):
+        ours.zero_grad()
+        sum(((p.float() - i) ** 2 * (1 + step % 3)).sum() for i, p in enumerate(low)).backward()
+        for mine, its in zip(low, copies, strict=True):
+            its.grad = mine.grad.float()
+        ours.step()
+        theirs.step()
+        for mine, its in zip(low, copies, strict=True):
+            assert mine.dtype == torch.bfloat16
+            assert torch.equal(mine, its.bfloat16())
+            assert ours.state[mine]["exp_avg_sq"].dtype == torch.float32

@@ -1,0 +1,189 @@
+"""Training speed beside nanoGPT's architecture in plain torch modules, on this machine's CPU.
+
+    python scripts/bench_training.py --preset tiny --steps 10 --rounds 5
+
+Both models have the preset's dimensions and train on the same random tokens in fp32, in turns of a
+few steps, so that a machine that is busy is as busy for both. nanoGPT's block is LayerNorm without
+bias, one Linear for queries, keys and values, fused causal attention, and a GELU of four times the
+width; its positions are learned, its head is tied to its embedding, and torch's fused AdamW takes
+the step after torch's clipping. lmray's step is that of `lmray train`: its FFN has the parameters
+of nanoGPT's to the nearest multiple of 64, its head is not tied.
+
+Figures are medians over the rounds of the tokens per second of a turn and of the ratio of the two
+turns of a round. The share of the peak is what a step's matrix products (forward and backward, by
+torch's own count) would take at the speed of a large fp32 product, over what the step took.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
+
+from lmray import presets
+from lmray.config import Run, override
+from lmray.model import TransformerLM, cross_entropy
+from lmray.training import clip_gradient_norm
+from lmray.training.device import available_cores
+from lmray.training.optimizers import make_optimizer
+
+
+class Block(nn.Module):
+    """nanoGPT's."""
+
+    def __init__(self, d_model: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm1 = nn.LayerNorm(d_model, bias=False)
+        self.qkv = nn.Linear(d_model, 3 * d_model, bias=False)
+        self.output = nn.Linear(d_model, d_model, bias=False)
+        self.norm2 = nn.LayerNorm(d_model, bias=False)
+        self.up = nn.Linear(d_model, 4 * d_model, bias=False)
+        self.gelu = nn.GELU()
+        self.down = nn.Linear(4 * d_model, d_model, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (
+            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for part in self.qkv(self.norm1(x)).chunk(3, dim=-1)
+        )
+        heads = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.output(heads.transpose(1, 2).flatten(-2))
+        return x + self.down(self.gelu(self.up(self.norm2(x))))
+
+
+class NanoGPT(nn.Module):
+    """GPT-2 as nanoGPT has it, without biases and dropout, its defaults for training."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        model = run.model
+        self.tokens = nn.Embedding(model.vocab_size, model.d_model)
+        self.positions = nn.Embedding(model.context_length, model.d_model)
+        self.blocks = nn.ModuleList(
+            Block(model.d_model, model.num_heads) for _ in range(model.num_layers)
+        )
+        self.norm = nn.LayerNorm(model.d_model, bias=False)
+        self.head = nn.Linear(model.d_model, model.vocab_size, bias=False)
+        for parameter in self.parameters():
+            if parameter.ndim == 2:
+                nn.init.normal_(parameter, std=0.02)
+        self.tokens.weight = self.head.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.tokens(ids) + self.positions(torch.arange(ids.shape[1]))
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x))
+
+
+Step = Callable[[Tensor, Tensor], float]
+
+
+def lmray_step(run: Run) -> tuple[nn.Module, Step]:
+    model = TransformerLM.from_config(run.model)
+    optimizer = make_optimizer(model, run.optim)
+
+    def step(inputs: Tensor, targets: Tensor) -> float:
+        optimizer.zero_grad(set_to_none=True)
+        loss = cross_entropy(model(inputs), targets)
+        loss.backward()
+        clip_gradient_norm(model.parameters(), 1.0)
+        optimizer.step()
+        return loss.item()
+
+    return model, step
+
+
+def nanogpt_step(run: Run) -> tuple[nn.Module, Step]:
+    model = NanoGPT(run)
+    optim = run.optim
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": 0.1},
+            {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
+        ],
+        lr=optim.lr,
+        betas=(optim.beta1, optim.beta2),
+        fused=True,
+    )
+
+    def step(inputs: Tensor, targets: Tensor) -> float:
+        loss = functional.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss.item()
+
+    return model, step
+
+
+def peak_flops() -> float:
+    """Operations per second of an fp32 product of 2,048 x 2,048 matrices, the best of five."""
+    a, b = torch.randn(2, 2048, 2048)
+    seconds = min(_seconds(lambda: a @ b) for _ in range(5))
+    return 2 * 2048**3 / seconds
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+def flops_per_token(model: nn.Module, run: Run) -> float:
+    ids = torch.zeros(1, run.model.context_length, dtype=torch.int64)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(ids)
+    return 3 * counter.get_total_flops() / run.model.context_length
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", choices=presets.PRESETS, default="tiny")
+    parser.add_argument("--batch-size", type=int, default=0, help="sequences; the preset's if 0")
+    parser.add_argument("--steps", type=int, default=5, help="steps of a turn")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each")
+    parser.add_argument("--threads", type=int, default=available_cores())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    run = presets.PRESETS[arguments.preset]()
+    if arguments.batch_size:
+        run = override(run, {"data.batch_size": arguments.batch_size})
+    made = {"lmray": lmray_step(run), "nanoGPT": nanogpt_step(run)}
+    shape = (run.sequences_per_step, run.model.context_length)
+    batches = torch.randint(run.model.vocab_size, (arguments.steps, 2, *shape))
+    for _, step in made.values():
+        step(*batches[0])
+    rates: dict[str, list[float]] = {name: [] for name in made}
+    peaks = []
+    for turn in range(arguments.rounds):
+        peaks.append(peak_flops())
+        # Who is first in a round takes turns too.
+        for name in sorted(made, reverse=bool(turn % 2)):
+            seconds = _seconds(lambda step=made[name][1]: [step(*batch) for batch in batches])
+            rates[name].append(arguments.steps * run.tokens_per_step / seconds)
+    peak = max(peaks)
+    print(
+        f"{arguments.preset}, {shape[0]} x {shape[1]} tokens a step, {arguments.threads} threads, "
+        f"peak of matrix products {peak / 1e9:.0f} GFLOP/s"
+    )
+    for name, (model, _) in made.items():
+        rate, parameters = (
+            statistics.median(rates[name]),
+            sum(p.numel() for p in model.parameters()),
+        )
+        share = rate * flops_per_token(model, run) / peak
+        print(f"{name:8} {parameters:>12,} parameters {rate:>10,.0f} tokens/s {share:6.1%} of peak")
+    ratios = [ours / theirs for ours, theirs in zip(rates["lmray"], rates["nanoGPT"], strict=True)]
+    print(f"ratio    {statistics.median(ratios):.3f} (of {min(ratios):.3f} to {max(ratios):.3f})")
+
+
+if __name__ == "__main__":
+    main()

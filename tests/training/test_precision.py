@@ -1,0 +1,96 @@
+"""Training in bf16, compiled, and what records tell of a step's cost."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lmray.config import override
+from lmray.dataset import open_splits
+from lmray.training import checkpoint
+from lmray.training.loop import train
+from tests.small import small_run
+
+
+def go(dataset: Path, directory: Path, changes: dict[str, Any], stop_after: int = 0) -> list[dict]:
+    records: list[dict] = []
+    train(
+        override(small_run(dataset), changes),
+        open_splits(dataset),
+        directory,
+        identity={},
+        report=records.append,
+        interrupted=lambda: bool(stop_after) and records[-1]["step"] >= stop_after,
+    )
+    return records
+
+
+def losses(records: list[dict]) -> list[float]:
+    return [record["loss"] for record in records if "loss" in record]
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16", "bf16_weights"])
+def test_losses_stay_near_those_of_fp32_and_resume_exactly(
+    precision: str, small_dataset: Path, tmp_path: Path
+):
+    exact = losses(go(small_dataset, tmp_path / "fp32", {}))
+    changes = {"optim.precision": precision}
+    straight = go(small_dataset, tmp_path / "straight", changes)
+    assert losses(straight) == pytest.approx(exact, rel=1e-2)
+    assert (losses(straight) != exact) == precision.startswith("bf16")
+    before = go(small_dataset, tmp_path / "broken", changes, stop_after=7)
+    after = go(small_dataset, tmp_path / "broken", changes)
+    assert losses(before) + losses(after) == losses(straight)
+    assert torch.get_float32_matmul_precision() == ("high" if precision == "tf32" else "highest")
+    torch.set_float32_matmul_precision("highest")
+
+
+def test_bf16_weights_have_fp32_copies_in_the_checkpoint(small_dataset: Path, tmp_path: Path):
+    go(small_dataset, tmp_path, {"optim.precision": "bf16_weights", "optim.name": "muon"})
+    newest = checkpoint.newest_first(tmp_path)[0]
+    weights, state = (load_file(newest / f"{name}.safetensors") for name in ("model", "optimizer"))
+    for name, weight in weights.items():
+        assert weight.dtype == torch.bfloat16
+        assert torch.equal(state[f"{name}.master"].bfloat16(), weight)
+    assert {tensor.dtype for tensor in state.values()} == {torch.float32}
+
+
+@pytest.mark.slow
+# torch's compiler, about torch itself.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore::UserWarning:torch")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_a_compiled_run_has_the_losses_of_one_that_is_not(small_dataset: Path, tmp_path: Path):
+    plain = go(small_dataset, tmp_path / "plain", {})
+    compiled = go(small_dataset, tmp_path / "compiled", {"execution.compile": "default"})
+    assert losses(compiled) == pytest.approx(losses(plain), rel=1e-5)
+    assert plain[0]["compile_s"] == 0.0
+    assert compiled[0]["compile_s"] > 0.1
+
+
+def test_records_tell_what_a_step_changed_and_cost(small_dataset: Path, tmp_path: Path):
+    changes = {"execution.log_interval_steps": 5, "optim.weight_decay": 0.0}
+    trained = [r for r in go(small_dataset, tmp_path, changes) if r["kind"] == "train"]
+    assert [r["step"] for r in trained] == [1, 5, 10, 15, 20]
+    for record in trained:
+        # Adam moves a weight by about lr; the embeddings' are about one, most others smaller.
+        assert 0.05 * record["lr"] < record["update_ratio"] < 10 * record["lr"]
+        assert 0 <= record["data_wait_s"] < 5
+        assert record["peak_memory_bytes"] > 50_000_000
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_steps_between_records_do_not_wait_for_the_gpu(small_dataset: Path, tmp_path: Path):
+    from lmray.training.worker import Worker
+
+    changes = {"execution.device": "cuda", "optim.precision": "bf16"}
+    worker = Worker(override(small_run(small_dataset), changes), open_splits(small_dataset))
+    worker.take_step(0, 1e-3, compares=True)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for step in range(1, 5):
+            worker.take_step(step, 1e-3, compares=False)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
