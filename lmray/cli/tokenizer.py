@@ -72,6 +72,7 @@ def train_tokenizer(
     from lmray.tokenizer import (
         END_OF_TEXT,
         GPT2_PATTERN,
+        PretokenCounts,
         Tokenizer,
         count_pretokens,
         learn_merges,
@@ -121,7 +122,12 @@ def train_tokenizer(
             )
             done += part.size
             progress("count pre-tokens", done, size, "bytes")
-    merges = learn_merges(counts, vocab_size=vocab_size, special_tokens=specials, progress=progress)
+    merges = learn_merges(
+        PretokenCounts.of(counts),
+        vocab_size=vocab_size,
+        special_tokens=specials,
+        progress=progress,
+    )
     made = Tokenizer(vocabulary(merges, specials), merges, specials)
     facts = {
         **wanted,
