@@ -1,7 +1,7 @@
-"""lmray's encoding and counting beside other libraries, in one run, taking turns.
+"""lmray's training and encoding beside other libraries, in one run, taking turns.
 
 .venv/bin/pip install '.[bench]'
-.venv/bin/python scripts/bench_tokenizer.py FOLDER [--rounds 5] [--threads 2]
+.venv/bin/python scripts/bench_tokenizer.py FOLDER [--rounds 5] [--threads 2] [--only train]
 
 FOLDER holds GPT-2's gpt2_vocab.json and gpt2_merges.txt, tinystories-train.txt and
 webtext-train.txt. Encoding is timed with GPT-2's vocabulary and with one learnt from the text: in
@@ -11,7 +11,6 @@ contestant once, so that what else the machine does falls on all of them; median
 
 import argparse
 import os
-import statistics
 import time
 from collections.abc import Callable
 from importlib import import_module
@@ -20,6 +19,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from racing import Contestants, medians, print_ratios
+from tokenizer_trainers import race_trainers
 
 from lmray.tokenizer import (
     END_OF_TEXT,
@@ -35,7 +36,8 @@ from lmray.tokenizer.counting import NativeCounter, RegexCounter
 CORPORA = {"tinystories-train": 10_000, "webtext-train": 32_000}
 """Texts, and the vocabulary that is learnt from each."""
 
-Contestants = dict[str, Callable[[], Any]]
+SECTIONS = ["train", "encode", "count"]
+
 Peers = dict[str, Any]
 
 
@@ -44,7 +46,7 @@ def one_text(ours: Tokenizer, peers: Peers, path: Path, rounds: int) -> Contesta
     data, text = path.read_bytes(), path.read_bytes().decode()
     encoder = ours._encoder
     fresh = iter([encoder.piece_ids.encoder("uint16") for _ in range(rounds + 1)])
-    found: Contestants = {
+    found: dict[str, Callable[[], Any]] = {
         "lmray": lambda: ours.encode_to_numpy(data),
         "lmray, first text": lambda: next(fresh).encode(data),
         "lmray, pure Python": lambda: np.array(encoder.encode_by_regex(text), dtype=np.uint16),
@@ -62,7 +64,9 @@ def one_text(ours: Tokenizer, peers: Peers, path: Path, rounds: int) -> Contesta
 
 def files(ours: Tokenizer, peers: Peers, path: Path, num_threads: int) -> Contestants:
     """Ways from a file to one uint16 array in memory; their ids are compared once."""
-    found: Contestants = {"lmray": lambda: ours.encode_file(path, num_threads=num_threads)}
+    found: dict[str, Callable[[], Any]] = {
+        "lmray": lambda: ours.encode_file(path, num_threads=num_threads)
+    }
     found["lmray, one thread"] = lambda: ours.encode_file(path, num_threads=1)
     if "gigatok" in peers:
         # As one document, which it cuts at safe places itself; by documents it drops separators.
@@ -71,6 +75,9 @@ def files(ours: Tokenizer, peers: Peers, path: Path, num_threads: int) -> Contes
         found["gigatok, encode_files"] = lambda: to_numpy(
             peers["gigatok"].encode_files(whole)[0]
         ).astype(np.uint16)
+        found["gigatok, encode_files, its own arrays"] = lambda: peers["gigatok"].encode_files(
+            whole
+        )
     if "tokenizers" in peers:
 
         def documents() -> np.ndarray:
@@ -83,7 +90,7 @@ def files(ours: Tokenizer, peers: Peers, path: Path, num_threads: int) -> Contes
         found["tokenizers, by documents"] = documents
     expected = ours.encode_file(path)
     for name, run in found.items():
-        if not np.array_equal(run(), expected):
+        if "own arrays" not in name and not np.array_equal(run(), expected):
             print(f"    {name} gives other ids")
     return found
 
@@ -147,19 +154,7 @@ def gpt2(folder: Path) -> Tokenizer:
 
 def race(contestants: Contestants, size: int, rounds: int) -> None:
     """Prints each contestant's median MB/s, and how many times as fast lmray is."""
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for turn in range(rounds + 1):
-        for name, run in contestants.items():
-            begun = time.perf_counter()
-            run()
-            if turn:  # the first only warms up
-                seconds[name].append(time.perf_counter() - begun)
-    medians = {name: statistics.median(each) for name, each in seconds.items()}
-    for name, median in medians.items():
-        ratio = median / medians["lmray"]
-        print(
-            f"    {name:34} {size / median / 1e6:8.1f} MB/s   lmray is {ratio:6.2f} times as fast"
-        )
+    print_ratios(medians(contestants, rounds), lambda seconds: f"{size / seconds / 1e6:.1f} MB/s")
 
 
 def main() -> None:
@@ -167,6 +162,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", choices=SECTIONS, nargs="+", default=SECTIONS)
     arguments = parser.parse_args()
     # Read when the peers are imported: they start a thread for each core else.
     os.environ["RAYON_NUM_THREADS"] = str(arguments.threads)
@@ -177,18 +173,24 @@ def main() -> None:
         path = arguments.folder / f"{name}.txt"
         size = path.stat().st_size
         print(f"{name}, {size:,} bytes")
-        own = Tokenizer(*train_bpe(path, vocab_size, [END_OF_TEXT]), [END_OF_TEXT])
-        for ours, whose in (
-            (own, f"{vocab_size:,} ids learnt from it"),
-            (gpt2(arguments.folder), "GPT-2's vocabulary"),
-        ):
-            peers = peers_of(ours)
-            print(f"  text in memory to ids, {whose}")
-            race(one_text(ours, peers, path, arguments.rounds), size, arguments.rounds)
-            print(f"  file to uint16 array, {arguments.threads} threads, {whose}")
-            race(files(ours, peers, path, arguments.threads), size, arguments.rounds)
-        print("  count pre-tokens")
-        race(counters(path), size, arguments.rounds)
+        if "train" in arguments.only:
+            print(f"  train, file to {vocab_size:,} ids")
+            race_trainers(path, vocab_size, arguments.rounds)
+        if "encode" in arguments.only:
+            own = Tokenizer(*train_bpe(path, vocab_size, [END_OF_TEXT]), [END_OF_TEXT])
+            race_encoders(own, f"{vocab_size:,} ids learnt from it", path, arguments)
+            race_encoders(gpt2(arguments.folder), "GPT-2's vocabulary", path, arguments)
+        if "count" in arguments.only:
+            print("  count pre-tokens")
+            race(counters(path), size, arguments.rounds)
+
+
+def race_encoders(ours: Tokenizer, whose: str, path: Path, arguments: argparse.Namespace) -> None:
+    peers, size = peers_of(ours), path.stat().st_size
+    print(f"  text in memory to ids, {whose}")
+    race(one_text(ours, peers, path, arguments.rounds), size, arguments.rounds)
+    print(f"  file to uint16 array, {arguments.threads} threads, {whose}")
+    race(files(ours, peers, path, arguments.threads), size, arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,9 @@ def train(
     special: Annotated[
         list[str] | None, typer.Option(help="A further special token; repeat for more.")
     ] = None,
+    tie_break: Annotated[
+        str, typer.Option(help="Which of equally frequent pairs is merged: bytes or huggingface.")
+    ] = "bytes",
     max_bytes: Annotated[
         int | None,
         typer.Option(min=1, help="Learn from a sample of documents, of about this many bytes."),
@@ -58,6 +61,7 @@ def train(
     recipe = Recipe(
         vocab_size,
         special_tokens=(END_OF_TEXT, *(special or ())),
+        tie_break=tie_break,  # pyrefly: ignore[bad-argument-type] - the recipe checks it
         seed=seed,
         max_bytes=ALL_TEXT if max_bytes is None else max_bytes,
     )

@@ -4,9 +4,11 @@ from lmray.tokenizer.counting import count_pretokens
 from lmray.tokenizer.counts import PretokenCounts
 from lmray.tokenizer.files import load as load_tokenizer
 from lmray.tokenizer.files import save as save_tokenizer
+from lmray.tokenizer.learning import learn_merges, vocabulary
+from lmray.tokenizer.native_learner import learning_bytes
 from lmray.tokenizer.pattern import END_OF_TEXT, GPT2_PATTERN, Pretokenizer
 from lmray.tokenizer.tokenizer import Tokenizer
-from lmray.tokenizer.training import learn_merges, train_bpe, vocabulary
+from lmray.tokenizer.training import train_bpe
 
 __all__ = [
     "END_OF_TEXT",
@@ -16,6 +18,7 @@ __all__ = [
     "Tokenizer",
     "count_pretokens",
     "learn_merges",
+    "learning_bytes",
     "load_tokenizer",
     "save_tokenizer",
     "train_bpe",

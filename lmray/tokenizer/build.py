@@ -17,9 +17,16 @@ from lmray.tokenizer import counts_file
 from lmray.tokenizer.corpus_counts import CountRanges, CountRule, Effort, count_here
 from lmray.tokenizer.counts import PretokenCounts
 from lmray.tokenizer.files import save
+from lmray.tokenizer.learning import (
+    TIE_BREAKS,
+    TieBreak,
+    check_vocab_size,
+    learn_merges,
+    vocabulary,
+)
+from lmray.tokenizer.native_learner import learning_bytes
 from lmray.tokenizer.pattern import END_OF_TEXT, GPT2_PATTERN
 from lmray.tokenizer.tokenizer import Tokenizer
-from lmray.tokenizer.training import check_vocab_size, learn_merges, vocabulary
 
 ALL_TEXT = 1 << 62
 """Recipe.max_bytes that no corpus reaches."""
@@ -34,6 +41,7 @@ class Recipe:
     vocab_size: int
     pattern: str = GPT2_PATTERN
     special_tokens: tuple[str, ...] = (END_OF_TEXT,)
+    tie_break: TieBreak = "bytes"
     max_bytes: int = ALL_TEXT
     """Text to learn from, about: a sample of whole documents where the corpus has more."""
     seed: int = 0
@@ -41,6 +49,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_vocab_size(self.vocab_size, self.special_tokens)
+        if self.tie_break not in TIE_BREAKS:
+            raise UsageError(f"tie_break={self.tie_break!r} is neither {' nor '.join(TIE_BREAKS)}")
         if self.max_bytes < 1:
             raise UsageError(f"max_bytes={self.max_bytes} is not positive; ask for some text")
 
@@ -73,7 +83,7 @@ def build(
         "max_bytes": min(recipe.max_bytes, size),
         "seed": recipe.seed if recipe.max_bytes < size else 0,
     }
-    wanted = {"vocab_size": recipe.vocab_size, **content}
+    wanted = {"vocab_size": recipe.vocab_size, "tie_break": recipe.tie_break, **content}
     if (known := _known(directory, wanted)) is not None:
         return known
     rule = CountRule(
@@ -89,10 +99,18 @@ def build(
             kept_counts / f"{name}.parquet", ranges, rule, count_ranges, progress
         )
         counted = time.monotonic()
+        needed = learning_bytes(counts, recipe.vocab_size)
+        if needed > memory:
+            raise PreflightError(
+                f"learning merges from {len(counts):,} distinct pre-tokens may take "
+                f"{needed / 1e9:.2f} GB, more than the {memory / 1e9:.2f} GB allowed; raise "
+                f"--memory (the counts are kept) or count a sample with --max-bytes"
+            )
         merges = learn_merges(
             counts,
             vocab_size=recipe.vocab_size,
             special_tokens=recipe.special_tokens,
+            tie_break=recipe.tie_break,
             progress=progress,
         )
         learnt = time.monotonic()
@@ -117,9 +135,15 @@ def build(
                 "reduce": round(effort.reduce_seconds, 3),
             },
             "merges_per_second": round(len(merges) / max(learnt - counted, 1e-9)),
+            "learning_bytes": needed,
             "peak_bytes": {"this process": peak_memory(), "a worker": effort.worker_peak_bytes},
         }
-        save(made, directory / "tokenizer.json", corpus_digest=digest)
+        save(
+            made,
+            directory / "tokenizer.json",
+            corpus_digest=digest,
+            tie_break=recipe.tie_break,
+        )
         write_json(directory / "report.json", facts)
     return facts
 

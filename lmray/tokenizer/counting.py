@@ -10,7 +10,7 @@ from lmray.errors import PreflightError
 from lmray.tokenizer import native
 from lmray.tokenizer.classes import character_classes
 from lmray.tokenizer.counts import PretokenCounts
-from lmray.tokenizer.pattern import GPT2_PATTERN, Pretokenizer
+from lmray.tokenizer.pattern import Pretokenizer
 from lmray.tokenizer.specials import SpecialTokens
 from lmray.tokenizer.text import to_bytes, to_text
 
@@ -56,7 +56,7 @@ def merge_counts(tables: Iterable[PretokenCounts], *, memory: int = UNBOUNDED) -
     few: Counter[bytes] = Counter()
     counter = None
     for table in tables:
-        if counter is None and native.worth_it(GPT2_PATTERN, len(table.data)):
+        if counter is None and native.enough(len(table.data)):
             counter = NativeCounter([], memory=memory)
             counter.add_counts(PretokenCounts.of(few))
         if counter is None:

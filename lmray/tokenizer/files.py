@@ -5,8 +5,8 @@ from typing import Any
 
 from lmray.errors import CorruptionError, UsageError
 from lmray.storage import read_json, write_json
+from lmray.tokenizer.learning import TIE_BREAKS, TieBreak
 from lmray.tokenizer.tokenizer import Tokenizer
-from lmray.tokenizer.training import TIE_BREAK
 
 FORMAT = "lmray-tokenizer"
 VERSION = 1
@@ -18,8 +18,13 @@ PROBE = (
 """Text whose ids are kept in the file: contractions, numbers, scripts, white space, specials."""
 
 
-def save(tokenizer: Tokenizer, path: Path | str, *, corpus_digest: str) -> None:
-    """Writes `tokenizer` to `path`, whole or not at all; `corpus_digest` is that of its text."""
+def save(
+    tokenizer: Tokenizer, path: Path | str, *, corpus_digest: str, tie_break: TieBreak = "bytes"
+) -> None:
+    """Writes `tokenizer` to `path`, whole or not at all.
+
+    `corpus_digest` is that of its text, `tie_break` the rule by which its merges were learnt.
+    """
     write_json(
         path,
         {
@@ -28,7 +33,7 @@ def save(tokenizer: Tokenizer, path: Path | str, *, corpus_digest: str) -> None:
             "fingerprint": tokenizer.fingerprint,
             "corpus_digest": corpus_digest,
             "pattern": tokenizer.pattern,
-            "tie_break": TIE_BREAK,
+            "tie_break": TIE_BREAKS[tie_break],
             "special_tokens": tokenizer.special_tokens,
             "probe": {"text": PROBE, "ids": tokenizer.encode(PROBE)},
             "vocab": {str(token): data.hex() for token, data in tokenizer.vocab.items()},

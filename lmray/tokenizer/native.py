@@ -32,9 +32,12 @@ def worth_it(pattern: str, num_bytes: int) -> bool:
 
     They exist for the pattern, and are loaded or this process has met enough text to load them.
     """
+    return pattern in _WITH_KERNEL and enough(num_bytes)
+
+
+def enough(num_bytes: int) -> bool:
+    """Whether, with `num_bytes` more, this process has met enough text, or loaded kernels."""
     global _asked_bytes
-    if pattern not in _WITH_KERNEL:
-        return False
     _asked_bytes += num_bytes
     return _asked_bytes >= WORTH_BYTES or _NAME in sys.modules
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from lmray.errors import UsageError
 
 
-def _byte_characters() -> dict[int, str]:
+def byte_characters() -> dict[int, str]:
     """GPT-2's character for each byte: Latin-1's where that prints, else one from U+0100 on."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = [byte for byte in range(256) if byte not in printable]
@@ -14,7 +14,7 @@ def _byte_characters() -> dict[int, str]:
     }
 
 
-_CHARACTER = _byte_characters()
+_CHARACTER = byte_characters()
 _BYTE = {character: byte for byte, character in _CHARACTER.items()}
 
 

@@ -93,10 +93,13 @@ def test_little_text_does_not_load_numba() -> None:
     """A prompt is encoded sooner than kernels are loaded; a corpus is not."""
     code = """
 import sys
-from lmray.tokenizer import Tokenizer, count_pretokens, GPT2_PATTERN
+from lmray.tokenizer import (
+    GPT2_PATTERN, PretokenCounts, Tokenizer, count_pretokens, learn_merges
+)
 tokenizer = Tokenizer({byte: bytes([byte]) for byte in range(256)}, [])
 tokenizer.encode("Once upon a time")
 count_pretokens(b"Once upon a time", pattern=GPT2_PATTERN, special_tokens=[])
+learn_merges(PretokenCounts.of({b"once": 1}), vocab_size=259, special_tokens=[])
 assert "numba" not in sys.modules
 for _ in range(300):
     tokenizer.encode_bytes(b"Once upon a time" * 64)

@@ -1,11 +1,6 @@
-from collections import Counter
-from collections.abc import Mapping
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from lmray.errors import PreflightError, UsageError
 from lmray.tokenizer import (
@@ -13,75 +8,11 @@ from lmray.tokenizer import (
     GPT2_PATTERN,
     Tokenizer,
     count_pretokens,
-    learn_merges,
     train_bpe,
     training,
     vocabulary,
 )
-from lmray.tokenizer.counts import PretokenCounts
-
-Merges = list[tuple[bytes, bytes]]
-
-
-def naive_merges(counts: Mapping[bytes, int], number: int) -> Merges:
-    """Counts every pair of every word anew before each merge; stops where no pair is left."""
-    words = [([bytes([byte]) for byte in word], count) for word, count in counts.items()]
-    merges: Merges = []
-    while len(merges) < number:
-        pairs: Counter[tuple[bytes, bytes]] = Counter()
-        for word, count in words:
-            for pair in pairwise(word):
-                pairs[pair] += count
-        if not pairs:
-            break
-        best = max(pairs, key=lambda pair: (pairs[pair], pair))
-        merges.append(best)
-        for word, _count in words:
-            place = 0
-            while place < len(word) - 1:
-                if (word[place], word[place + 1]) == best:
-                    word[place : place + 2] = [best[0] + best[1]]
-                place += 1
-    return merges
-
-
-words = st.text(alphabet="ab", min_size=1, max_size=12).map(str.encode) | st.binary(
-    min_size=1, max_size=6
-)
-
-
-@given(st.dictionaries(words, st.integers(1, 4), max_size=12), st.integers(0, 30))
-def test_equal_to_counting_anew(counts: dict[bytes, int], number: int) -> None:
-    expected = naive_merges(counts, number)
-    assert (
-        learn_merges(PretokenCounts.of(counts), vocab_size=256 + len(expected), special_tokens=[])
-        == expected
-    )
-    if len(expected) < number:
-        with pytest.raises(PreflightError, match=f"only {len(expected)} merges"):
-            learn_merges(PretokenCounts.of(counts), vocab_size=256 + number, special_tokens=[])
-
-
-def test_the_courseworks_example() -> None:
-    counts = {b"low": 5, b"lower": 2, b"widest": 3, b"newest": 6}
-    merges = learn_merges(
-        PretokenCounts.of(counts), vocab_size=256 + 13, special_tokens=[END_OF_TEXT]
-    )
-    spelt = " ".join(f"{left.decode()}+{right.decode()}" for left, right in merges)
-    assert spelt == ("s+t e+st o+w l+ow w+est n+e ne+west w+i wi+d wid+est low+e lowe+r")
-
-
-def test_a_tie_goes_to_the_greatest_pair_of_byte_strings() -> None:
-    # Compared as pairs, not as joined text; a longer string is greater than its own beginning.
-    counts = {b"AB": 1, b"BA": 1, b"ZZ": 1}
-    assert learn_merges(PretokenCounts.of(counts), vocab_size=257, special_tokens=[]) == [
-        (b"Z", b"Z")
-    ]
-    counts = {b"xx": 9, b"xxa": 1, b"xb": 1}
-    assert learn_merges(PretokenCounts.of(counts), vocab_size=258, special_tokens=[])[1] == (
-        b"xx",
-        b"a",
-    )
+from tests.tokenizer.test_learning import naive_merges
 
 
 def test_special_tokens_take_no_part_and_come_last(tmp_path: Path) -> None:
@@ -138,7 +69,7 @@ def test_facts_of_a_vocabulary_of_real_text(data_dir: Path) -> None:
     vocab, merges = train_bpe(path, 2_048, [END_OF_TEXT])
     assert len(vocab) == len(set(vocab.values())) == 2_048
     counts = count_pretokens(path.read_bytes(), pattern=GPT2_PATTERN, special_tokens=[END_OF_TEXT])
-    assert merges[:10] == naive_merges(counts.as_counter(), 10)
+    assert merges[:10] == naive_merges(counts, 10)
     assert vocabulary(merges, [END_OF_TEXT]) == vocab
     assert max(vocab.values(), key=len) == END_OF_TEXT.encode()
     # A merge only ever joins tokens that exist by then, and no token holds text of two words.

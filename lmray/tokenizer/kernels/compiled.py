@@ -13,14 +13,27 @@ from numba.extending import intrinsic
 BYTES = types.Array(types.uint8, 1, "C", readonly=True)
 """The type of text given to a kernel; arrays that can be written to pass as well."""
 
+_UNCOUNTED: dict[str, Any] = {"_nrt": False}
+"""What tells numba to leave its counting of references (NRT) out; it refuses what needs it."""
 
-def kernel(signature: Any) -> Any:
-    """Decorates a function that Python calls: compiled when defined, or read from the cache."""
-    return njit(signature, cache=True, nogil=True)
+
+def kernel(signature: Any, *, allocates: bool = False) -> Any:
+    """Decorates a function that Python calls: compiled when defined, or read from the cache.
+
+    Unless it makes arrays, numba is told not to count references to them: it would do so wherever
+    one is handed to a helper, which takes longer than what most helpers do.
+    """
+    counted = {} if allocates else _UNCOUNTED
+    return njit(signature, cache=True, nogil=True, **counted)
 
 
 def helper(function: Any) -> Any:
     """Decorates a function that only kernels call: compiled as a part of them."""
+    return njit(function, nogil=True, forceinline=True, **_UNCOUNTED)
+
+
+def allocating_helper(function: Any) -> Any:
+    """Decorates a helper that makes arrays, for kernels that may."""
     return njit(function, nogil=True, forceinline=True)
 
 
@@ -89,6 +102,33 @@ def trailing_zeros(_context: Any, _word: Any) -> Any:
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
 
     return types.int64(types.uint64), generate
+
+
+@operation
+def bit_length(_context: Any, _word: Any) -> Any:
+    """How many bits an int64 that is not negative needs; 0 for 0."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        zeros = builder.ctlz(arguments[0], ir.Constant(ir.IntType(1), 0))
+        return builder.sub(ir.Constant(ir.IntType(64), 64), zeros)
+
+    return types.int64(types.int64), generate
+
+
+@operation
+def prefetch(_context: Any, array: Any, _index: Any) -> Any:
+    """Asks for array[index] to be fetched from memory; any index will do."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = _place(context, builder, signature, arguments)
+        pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [pointer], kind)
+        values = [ir.Constant(number, value) for value in (0, 3, 1)]
+        builder.call(function, [builder.bitcast(place, pointer), *values])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), generate
 
 
 def _place(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

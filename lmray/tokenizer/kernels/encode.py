@@ -144,7 +144,8 @@ def _keep(
         RANKS,
         types.int32[::1],
         BYTES,
-    )
+    ),
+    allocates=True,
 )
 def encode(
     data: Any,
