@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from lmray.tokenizer import (
     END_OF_TEXT,
     GPT2_PATTERN,
-    PretokenCounts,
     Tokenizer,
     count_pretokens,
     learn_merges,
@@ -27,7 +26,7 @@ SPECIALS = [END_OF_TEXT, PAUSE, PAUSE_TWICE]
 @cache
 def small_tokenizer() -> Tokenizer:
     counts = count_pretokens(TEXT.encode(), pattern=GPT2_PATTERN, special_tokens=[])
-    merges = learn_merges(PretokenCounts.of(counts), vocab_size=360, special_tokens=SPECIALS)
+    merges = learn_merges(counts, vocab_size=360, special_tokens=SPECIALS)
     return Tokenizer(vocabulary(merges, SPECIALS), merges, SPECIALS)
 
 
