@@ -30,7 +30,7 @@ def encoders(folder: Path, path: Path) -> Contestants:
     ours = gpt2(folder)
     data, text = path.read_bytes(), path.read_bytes().decode()
     pieces = ours._piece_ids
-    fresh = iter([pieces.encoder("uint16") for _ in range(100)])
+    fresh = iter([pieces.encoder(GPT2_PATTERN, "uint16") for _ in range(100)])
     found: Contestants = {
         "lmray": lambda: ours.encode_to_numpy(data),
         "lmray, first text": lambda: next(fresh).encode(data),
@@ -84,7 +84,7 @@ def counters(path: Path) -> Contestants:
     pretokenizer = Pretokenizer(GPT2_PATTERN, [END_OF_TEXT])
 
     def arrays() -> PretokenCounter:
-        counter = PretokenCounter([END_OF_TEXT])
+        counter = PretokenCounter(GPT2_PATTERN, [END_OF_TEXT])
         counter.add(data)
         return counter
 

@@ -3,13 +3,21 @@
 from lmray.tokenizer.counting import count_pretokens
 from lmray.tokenizer.files import load as load_tokenizer
 from lmray.tokenizer.files import save as save_tokenizer
-from lmray.tokenizer.pattern import END_OF_TEXT, GPT2_PATTERN, Pretokenizer
+from lmray.tokenizer.pattern import (
+    END_OF_TEXT,
+    GPT2_PATTERN,
+    GPT4_PATTERN,
+    NANOCHAT_PATTERN,
+    Pretokenizer,
+)
 from lmray.tokenizer.tokenizer import Tokenizer
 from lmray.tokenizer.training import learn_merges, train_bpe, vocabulary
 
 __all__ = [
     "END_OF_TEXT",
     "GPT2_PATTERN",
+    "GPT4_PATTERN",
+    "NANOCHAT_PATTERN",
     "Pretokenizer",
     "Tokenizer",
     "count_pretokens",

@@ -20,7 +20,7 @@ def count_pretokens(data: bytes, *, pattern: str, special_tokens: Sequence[str])
     """
     pretokenizer = Pretokenizer(pattern, special_tokens)
     if native.worth_it(pattern, len(data)):
-        counter = PretokenCounter(special_tokens)
+        counter = PretokenCounter(pattern, special_tokens)
         counter.add(data)
         return counter.total()
     return count_by_regex(data, pretokenizer)
@@ -35,16 +35,17 @@ def count_by_regex(data: bytes, pretokenizer: Pretokenizer) -> Counter[bytes]:
 
 
 class PretokenCounter:
-    """Counts of the pre-tokens of GPT-2's pattern over any number of texts, in flat arrays."""
+    """Counts of the pre-tokens of a pattern that has kernels, over any number of texts."""
 
     _SLOTS = 1 << 14
     _ARENA = 1 << 16
 
-    def __init__(self, special_tokens: Sequence[str]) -> None:
+    def __init__(self, pattern: str, special_tokens: Sequence[str]) -> None:
         """Loads the kernels."""
         self._kernels = native.kernels()
         self._specials = SpecialTokens(dict.fromkeys(special_tokens, 0))
         self._classes = character_classes()
+        self._rules = native.rules(pattern)
         self._slots = np.zeros(self._SLOTS * self._kernels.WIDTH, dtype=np.uint64)
         self._ends = np.empty(self._SLOTS // 2, dtype=np.int64)
         self._counts = np.empty(self._SLOTS // 2, dtype=np.int64)
@@ -65,6 +66,7 @@ class PretokenCounter:
             self._ends,
             self._counts,
             self._classes,
+            self._rules,
         ):
             if status == self._kernels.TABLE_FULL:
                 self._grow_table()

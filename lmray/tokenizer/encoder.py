@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from lmray.tokenizer import native
-from lmray.tokenizer.classes import character_classes
+from lmray.tokenizer.classes import SPACE, character_classes
 from lmray.tokenizer.merging import MergeTable
 from lmray.tokenizer.specials import SpecialTokens
 
@@ -17,7 +17,7 @@ _FIRST_WORDS = 1 << 15
 _OUT = 1 << 16
 
 _MARGIN = 8
-"""Bytes after a pre-token that decide where it ends: one character of white space, and one more."""
+"""Bytes after a pre-token that decide where it ends, beside white space at the end of a text."""
 
 
 class NoSuchByteError(Exception):
@@ -25,7 +25,7 @@ class NoSuchByteError(Exception):
 
 
 class Encoder:
-    """Encodes bytes by GPT-2's pattern; threads that share one take turns."""
+    """Encodes bytes by a pattern that has kernels; threads that share one take turns."""
 
     def __init__(
         self,
@@ -33,6 +33,7 @@ class Encoder:
         merges: MergeTable,
         special_ids: Mapping[str, int],
         *,
+        pattern: str,
         dtype: str = "uint32",
         most: int = MOST,
     ) -> None:
@@ -40,6 +41,8 @@ class Encoder:
         self._kernels = native.kernels()
         self._specials = SpecialTokens(special_ids)
         self._classes = character_classes()
+        self._rules = native.rules(pattern)
+        self._space = _bytes_of_space()
         self._byte_ids = np.full(256, -1, dtype=np.int32)
         self._byte_ids[list(byte_ids)] = list(byte_ids.values())
         values = np.array(list(merges.values()), dtype=np.int64).reshape(-1, 2)
@@ -78,17 +81,19 @@ class Encoder:
 
         Raises NoSuchByteError where the vocabulary lacks one of its bytes.
         """
-        return self._encode(data, self._specials.cuts(data), 0)[0]
+        return self._encode(data, self._specials.cuts(data), len(data))[0]
 
     def encode_settled(self, data: bytes) -> tuple[np.ndarray, int]:
         """The ids that are the same whatever follows `data`, and how many of its bytes those are.
 
-        `data` ends where a character does.
+        `data` ends where a character does. Exact where `Pretokenizer.cut_settled` is.
         """
-        return self._encode(data, self._specials.settled_cuts(data), _MARGIN)
+        cuts = self._specials.settled_cuts(data)
+        settled = len(data[: cuts[-1, 0]].rstrip(self._space)) - _MARGIN
+        return self._encode(data, cuts, settled)
 
-    def _encode(self, data: bytes, cuts: np.ndarray, margin: int) -> tuple[np.ndarray, int]:
-        """The ids of settled pre-tokens, and how many bytes those are."""
+    def _encode(self, data: bytes, cuts: np.ndarray, last: int) -> tuple[np.ndarray, int]:
+        """The ids of what ends up to `last` or with a special token; how many bytes those are."""
         kernels, text = self._kernels, np.frombuffer(data, dtype=np.uint8)
         parts: list[np.ndarray] = []
         with self._lock:
@@ -97,7 +102,7 @@ class Encoder:
                 status = kernels.encode(
                     text,
                     cuts,
-                    margin,
+                    last,
                     self._most,
                     self._out,
                     self._state,
@@ -109,6 +114,7 @@ class Encoder:
                     self._byte_ranks,
                     self._merged,
                     self._classes,
+                    self._rules,
                 )
                 _cut, place, made, end = map(int, self._state[:4])
                 parts.append(self._out[:made].astype(self._dtype))
@@ -131,3 +137,8 @@ class Encoder:
 
 def _power_of_two(at_least: int) -> int:
     return 1 << (at_least - 1).bit_length()
+
+
+def _bytes_of_space() -> bytes:
+    """Every byte that is in the UTF-8 of white space."""
+    return "".join(map(chr, np.flatnonzero(character_classes() == SPACE))).encode()

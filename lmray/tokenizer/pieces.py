@@ -37,9 +37,11 @@ class PieceIds(dict[str, tuple[int, ...]]):
             self[piece] = ids
         return ids
 
-    def encoder(self, dtype: str) -> Encoder:
+    def encoder(self, pattern: str, dtype: str) -> Encoder:
         """The same with kernels, for whole texts."""
-        return Encoder(self._byte_ids, self._merges, self._special_ids, dtype=dtype)
+        return Encoder(
+            self._byte_ids, self._merges, self._special_ids, pattern=pattern, dtype=dtype
+        )
 
     def _encode(self, piece: str) -> tuple[int, ...]:
         if piece in self._special_ids:

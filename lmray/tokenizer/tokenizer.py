@@ -168,7 +168,7 @@ class Tokenizer:
         if not native.worth_it(self.pattern, num_bytes):
             return None
         if self._encoder is None and Encoder.can_hold(self.vocab_size, len(self.merges)):
-            self._encoder = self._piece_ids.encoder(self.id_dtype)
+            self._encoder = self._piece_ids.encoder(self.pattern, self.id_dtype)
         return self._encoder
 
     def _encode_settled(self, text: str, last: bool) -> tuple[list[int], str]:

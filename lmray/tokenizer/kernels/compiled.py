@@ -8,10 +8,15 @@ from typing import Any
 
 from llvmlite import ir
 from numba import njit, types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
 BYTES = types.Array(types.uint8, 1, "C", readonly=True)
 """The type of text given to a kernel; arrays that can be written to pass as well."""
+
+
+# Counting references to arrays would take a third of a kernel's time. numba's typing does not know
+# the option, which is numba's own way to compile what holds no reference.
+_UNCOUNTED: Any = {"nogil": True, "forceinline": True, "_nrt": False}
 
 
 def kernel(signature: Any) -> Any:
@@ -20,8 +25,41 @@ def kernel(signature: Any) -> Any:
 
 
 def helper(function: Any) -> Any:
-    """Decorates a function that only kernels call: compiled as a part of them."""
+    """Decorates a function that only kernels call: compiled as a part of them.
+
+    It makes no arrays; its caller keeps alive those that it is given.
+    """
+    return njit(function, **_UNCOUNTED)
+
+
+def allocating(function: Any) -> Any:
+    """Decorates a helper that makes arrays."""
     return njit(function, nogil=True, forceinline=True)
+
+
+def generic(function: Any) -> Any:
+    """Decorates a function that Python calls: `compile_for` compiles it, once for each pattern."""
+    return njit(function, cache=True, nogil=True)
+
+
+def compile_for(function: Any, signature: Any) -> None:
+    """Compiles a generic function for one more signature, or reads that from the cache."""
+    function.disable_compile(False)
+    function.compile(signature)
+    function.disable_compile()
+
+
+def by_rules(function: Any, kind: Any) -> Any:
+    """Decorates what `function`, of those in scan.py, is where the rules are of type `kind`."""
+
+    def register(implementation: Any) -> Any:
+        @overload(function, strict=False, jit_options=_UNCOUNTED)
+        def choose(data: Any, start: Any, stop: Any, classes: Any, rules: Any) -> Any:
+            return implementation if rules == kind else None
+
+        return implementation
+
+    return register
 
 
 def operation(function: Any) -> Any:

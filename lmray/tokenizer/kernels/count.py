@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from lmray.tokenizer.kernels.compiled import BYTES, kernel, trailing_zeros
-from lmray.tokenizer.kernels.scan import pretoken_end
+from lmray.tokenizer.kernels.compiled import BYTES, generic
+from lmray.tokenizer.kernels.scan import CUTS, next_end
 from lmray.tokenizer.kernels.table import (
     DONE,
     TABLE,
@@ -16,7 +16,7 @@ from lmray.tokenizer.kernels.table import (
     key_of,
     take,
 )
-from lmray.tokenizer.kernels.window import NONE, ONE, certain_ends
+from lmray.tokenizer.kernels.window import NONE
 
 ARENA_FULL = 2
 """What `count` returns where the bytes of a further pre-token have no room."""
@@ -25,18 +25,7 @@ CUT, PLACE, DISTINCT, ARENA_USED = range(4)
 """Places in the state: special tokens passed, bytes read, pre-tokens met, bytes of theirs kept."""
 
 
-@kernel(
-    types.int64(
-        BYTES,
-        types.Array(types.int64, 2, "C"),
-        types.int64[::1],
-        TABLE,
-        types.uint8[::1],
-        types.int64[::1],
-        types.int64[::1],
-        BYTES,
-    )
-)
+@generic
 def count(
     data: Any,
     cuts: Any,
@@ -46,6 +35,7 @@ def count(
     ends: Any,
     counts: Any,
     classes: Any,
+    rules: Any,
 ) -> int:
     """Adds the pre-tokens of `data` to a table, from where `state` says on.
 
@@ -59,13 +49,7 @@ def count(
         stop = cuts[state[CUT], 0]
         window, bits = place, NONE
         while place < stop:
-            if bits == NONE:
-                window, bits = place, certain_ends(data, place, stop)
-            if bits != NONE:
-                end = window + trailing_zeros(bits)
-                bits &= bits - ONE
-            else:
-                end = pretoken_end(data, place, stop, classes)
+            end, window, bits = next_end(data, place, stop, classes, rules, window, bits)
             length = end - place
             key = key_of(data, place, length)
             slot = find(slots, arena, data, place, length, key)
@@ -91,3 +75,18 @@ def count(
             state[CUT] += 1
     state[PLACE], state[DISTINCT], state[ARENA_USED] = place, distinct, used
     return status
+
+
+def count_signature(rules: Any) -> Any:
+    """The signature of `count` for a pattern."""
+    return types.int64(
+        BYTES,
+        CUTS,
+        types.int64[::1],
+        TABLE,
+        types.uint8[::1],
+        types.int64[::1],
+        types.int64[::1],
+        BYTES,
+        rules,
+    )

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from lmray.tokenizer.kernels.compiled import helper, kernel
+from lmray.tokenizer.kernels.compiled import allocating, helper, kernel
 
 ID_LIMIT = (1 << 20) - 1
 RANK_LIMIT = (1 << 24) - 1
@@ -82,7 +82,7 @@ def _merge_at(
     return more
 
 
-@helper
+@allocating
 def merge_long(ids: Any, ranks: Any, size: int, pairs: Any, merged: Any) -> int:
     """`merge_short` in n log n: one occurrence at a time, ids in a linked list, pairs in a heap.
 
