@@ -2,6 +2,7 @@
 
 import unicodedata
 from functools import cache
+from itertools import product
 
 from hypothesis import strategies as st
 
@@ -35,6 +36,18 @@ def small_tokenizer(pattern: str = GPT2_PATTERN) -> Tokenizer:
     return Tokenizer(vocabulary(merges, SPECIALS), merges, SPECIALS, pattern=pattern)
 
 
+SHORT = "<a>"
+
+
+@cache
+def pairing_tokenizer(pattern: str) -> Tokenizer:
+    """Any two of some bytes make a token: where a text is cut shows in its ids."""
+    some = [bytes([byte]) for byte in b"aSsl'1! \t\r\n\xe3\x80<>"]
+    merges = list(product(some, repeat=2))
+    specials = [END_OF_TEXT, SHORT]
+    return Tokenizer(vocabulary(merges, specials), merges, specials, pattern=pattern)
+
+
 _FRAGMENTS = [
     "there", "gather", " ", "  ", "\n", "\r\n", "\r", "\t", "\u00a0", "\u2003", "'", "'l", "'ll",
     "'re", "'LL", "'Ve", "'S", "'\u017f", "s", "S", "1", "99", "1234567", "\u0663\u0664", "Ⅷ²",
@@ -62,6 +75,14 @@ any_bytes = st.lists(
 
 plain_bytes = st.text("asSltLEvm '''   \t\n\r\n!.12", max_size=200).map(str.encode)
 """ASCII, a few times as long as what kernels take at once, with much to decide."""
+
+
+pairing_bytes = st.lists(
+    st.text("a \n", max_size=12) | st.text("aSsl'1! \t\r\n\u3000", max_size=70) | runs
+    | st.sampled_from([END_OF_TEXT, SHORT, "<", "<a"]),
+    max_size=8,
+).map("".join).map(str.encode)  # fmt: skip
+"""What `pairing_tokenizer` knows, with special tokens and ends of lines among other white space."""
 
 
 def assigned(text: str) -> str:

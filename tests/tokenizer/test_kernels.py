@@ -16,9 +16,12 @@ from lmray.tokenizer.merging import MergeTable, merge
 from lmray.tokenizer.specials import SpecialTokens
 from lmray.tokenizer.text import to_text
 from tests.tokenizer.samples import (
+    SHORT,
     SPECIALS,
     any_bytes,
     hard_text,
+    pairing_bytes,
+    pairing_tokenizer,
     patterns,
     plain_bytes,
     small_documents,
@@ -124,6 +127,15 @@ def test_encoder_gives_the_same_ids(data: bytes, pattern: str) -> None:
     expected = small_tokenizer(pattern)._encode(to_text(data))
     assert encoder(pattern).encode(data).tolist() == expected
     assert encoder(pattern).encode(data).tolist() == expected  # now from the cache
+
+
+@given(pairing_bytes, patterns)
+def test_where_text_is_cut_shows_in_the_ids(data: bytes, pattern: str) -> None:
+    tokenizer = pairing_tokenizer(pattern)
+    data += b"  " + SHORT.encode() + b"a" * 64
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "WORTH_BYTES", 0)
+        assert tokenizer.encode_bytes(data) == tokenizer._encode(to_text(data))
 
 
 @given(st.lists(any_bytes, max_size=5), st.integers(1, 5), patterns)
