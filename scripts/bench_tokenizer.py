@@ -45,7 +45,7 @@ def one_text(ours: Tokenizer, peers: Peers, path: Path, rounds: int) -> Contesta
     """Ways from a text in memory to its ids; gigatok's uses all threads, the others' one."""
     data, text = path.read_bytes(), path.read_bytes().decode()
     encoder = ours._encoder
-    fresh = iter([encoder.piece_ids.encoder("uint16") for _ in range(rounds + 1)])
+    fresh = iter([encoder.piece_ids.encoder(GPT2_PATTERN, "uint16") for _ in range(rounds + 1)])
     found: dict[str, Callable[[], Any]] = {
         "lmray": lambda: ours.encode_to_numpy(data),
         "lmray, first text": lambda: next(fresh).encode(data),
@@ -135,7 +135,7 @@ def counters(path: Path) -> Contestants:
     pretokenizer = Pretokenizer(GPT2_PATTERN, [END_OF_TEXT])
 
     def arrays() -> NativeCounter:
-        counter = NativeCounter([END_OF_TEXT])
+        counter = NativeCounter(GPT2_PATTERN, [END_OF_TEXT])
         counter.add(data)
         return counter
 

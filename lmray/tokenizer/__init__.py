@@ -6,13 +6,21 @@ from lmray.tokenizer.files import load as load_tokenizer
 from lmray.tokenizer.files import save as save_tokenizer
 from lmray.tokenizer.learning import learn_merges, vocabulary
 from lmray.tokenizer.native_learner import learning_bytes
-from lmray.tokenizer.pattern import END_OF_TEXT, GPT2_PATTERN, Pretokenizer
+from lmray.tokenizer.pattern import (
+    END_OF_TEXT,
+    GPT2_PATTERN,
+    GPT4_PATTERN,
+    NANOCHAT_PATTERN,
+    Pretokenizer,
+)
 from lmray.tokenizer.tokenizer import Tokenizer
 from lmray.tokenizer.training import train_bpe
 
 __all__ = [
     "END_OF_TEXT",
     "GPT2_PATTERN",
+    "GPT4_PATTERN",
+    "NANOCHAT_PATTERN",
     "PretokenCounts",
     "Pretokenizer",
     "Tokenizer",

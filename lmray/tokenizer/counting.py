@@ -10,7 +10,7 @@ from lmray.errors import PreflightError
 from lmray.tokenizer import native
 from lmray.tokenizer.classes import character_classes
 from lmray.tokenizer.counts import PretokenCounts
-from lmray.tokenizer.pattern import Pretokenizer
+from lmray.tokenizer.pattern import GPT2_PATTERN, Pretokenizer
 from lmray.tokenizer.specials import SpecialTokens
 from lmray.tokenizer.text import to_bytes, to_text
 
@@ -37,7 +37,7 @@ def pretoken_counter(
 ) -> PretokenCounter:
     """The counter to use for `num_bytes` of text, which keeps to about `memory` bytes."""
     if native.worth_it(pattern, num_bytes):
-        return NativeCounter(special_tokens, memory=memory)
+        return NativeCounter(pattern, special_tokens, memory=memory)
     return RegexCounter(Pretokenizer(pattern, special_tokens), memory=memory)
 
 
@@ -57,7 +57,7 @@ def merge_counts(tables: Iterable[PretokenCounts], *, memory: int = UNBOUNDED) -
     counter = None
     for table in tables:
         if counter is None and native.enough(len(table.data)):
-            counter = NativeCounter([], memory=memory)
+            counter = NativeCounter(GPT2_PATTERN, [], memory=memory)
             counter.add_counts(PretokenCounts.of(few))
         if counter is None:
             few.update(table.as_counter())
@@ -90,17 +90,20 @@ class RegexCounter:
 
 
 class NativeCounter:
-    """Counts by GPT-2's pattern with the kernels, in flat arrays; one thread at a time."""
+    """Counts by a pattern that has kernels, in flat arrays; one thread at a time."""
 
     _SLOTS = 1 << 14
     _ARENA = 1 << 16
 
-    def __init__(self, special_tokens: Sequence[str], *, memory: int = UNBOUNDED) -> None:
+    def __init__(
+        self, pattern: str, special_tokens: Sequence[str], *, memory: int = UNBOUNDED
+    ) -> None:
         """Loads the kernels."""
         self._kernels = native.kernels()
         self._memory = memory
         self._specials = SpecialTokens(dict.fromkeys(special_tokens, 0))
         self._classes = character_classes()
+        self._rules = native.rules(pattern)
         self._slots = np.zeros(self._SLOTS * self._kernels.WIDTH, dtype=np.uint64)
         self._ends = np.empty(self._SLOTS // 2, dtype=np.int64)
         self._counts = np.empty(self._SLOTS // 2, dtype=np.int64)
@@ -121,6 +124,7 @@ class NativeCounter:
             self._ends,
             self._counts,
             self._classes,
+            self._rules,
         ):
             self._make_room(status, at_least=len(data))
         self._distinct, self._used = map(int, state[2:])

@@ -7,7 +7,7 @@ from types import ModuleType
 import numpy as np
 
 from lmray.tokenizer import native
-from lmray.tokenizer.classes import character_classes
+from lmray.tokenizer.classes import SPACE, character_classes
 from lmray.tokenizer.merging import MergeTable
 from lmray.tokenizer.specials import SpecialTokens
 
@@ -20,7 +20,7 @@ _FIRST_WORDS = 1 << 15
 _OUT = 1 << 16
 
 _MARGIN = 8
-"""Bytes after a pre-token that decide where it ends: one character of white space, and one more."""
+"""Bytes after a pre-token that decide where it ends, beside white space at the end of a text."""
 
 
 class NoSuchByteError(Exception):
@@ -28,7 +28,7 @@ class NoSuchByteError(Exception):
 
 
 class Encoder:
-    """Encodes bytes by GPT-2's pattern; threads share the tables, and each has its own cache."""
+    """Encodes bytes by a pattern that has kernels; threads share tables, each has its own cache."""
 
     def __init__(
         self,
@@ -36,6 +36,7 @@ class Encoder:
         merges: MergeTable,
         special_ids: Mapping[str, int],
         *,
+        pattern: str,
         dtype: str = "uint32",
         most: int = MOST,
     ) -> None:
@@ -43,6 +44,8 @@ class Encoder:
         self._kernels = native.kernels()
         self._specials = SpecialTokens(special_ids)
         self._classes = character_classes()
+        self._rules = native.rules(pattern)
+        self._space = _bytes_of_space()
         self._byte_ids = np.full(256, -1, dtype=np.int32)
         self._byte_ids[list(byte_ids)] = list(byte_ids.values())
         values = np.array(list(merges.values()), dtype=np.int64).reshape(-1, 2)
@@ -79,14 +82,16 @@ class Encoder:
 
         Raises NoSuchByteError where the vocabulary lacks one of its bytes.
         """
-        return self._encode(data, self._specials.cuts(data), 0)[0]
+        return self._encode(data, self._specials.cuts(data), len(data))[0]
 
     def encode_settled(self, data: bytes) -> tuple[np.ndarray, int]:
         """The ids that are the same whatever follows `data`, and how many of its bytes those are.
 
-        `data` ends where a character does.
+        `data` ends where a character does. Exact where `Pretokenizer.cut_settled` is.
         """
-        return self._encode(data, self._specials.settled_cuts(data), _MARGIN)
+        cuts = self._specials.settled_cuts(data)
+        settled = len(data[: cuts[-1, 0]].rstrip(self._space)) - _MARGIN
+        return self._encode(data, cuts, settled)
 
     def encode_texts(self, texts: Sequence[bytes]) -> list[np.ndarray]:
         """The ids of each of several texts of valid UTF-8, in one call of the kernel.
@@ -100,7 +105,7 @@ class Encoder:
         cuts = np.concatenate([specials, np.stack([edges - 1, edges, edges * 0 - 1], axis=1)])
         # The last of the edges is the end of the text, whose row stands for it as well.
         cuts = cuts[np.argsort(cuts[:, 0], kind="stable")][:-1]
-        blocks = [block.copy() for block, _place in self._blocks(joined, cuts, 0)]
+        blocks = [block.copy() for block, _place in self._blocks(joined, cuts, len(joined))]
         ids = np.concatenate(blocks)
         found = np.flatnonzero(ids < 0).tolist()
         ids = ids.astype(self._dtype)
@@ -109,17 +114,15 @@ class Encoder:
             for start, end in zip([0, *(i + 1 for i in found)], [*found, len(ids)], strict=True)
         ]
 
-    def _encode(self, data: bytes, cuts: np.ndarray, margin: int) -> tuple[np.ndarray, int]:
-        """The ids of settled pre-tokens, and how many bytes those are."""
+    def _encode(self, data: bytes, cuts: np.ndarray, last: int) -> tuple[np.ndarray, int]:
+        """The ids of what ends up to `last` or with a special token; how many bytes those are."""
         parts, read = [], 0
-        for block, place in self._blocks(data, cuts, margin):
+        for block, place in self._blocks(data, cuts, last):
             parts.append(block.astype(self._dtype))
             read = place
         return np.concatenate(parts) if len(parts) > 1 else parts[0], read
 
-    def _blocks(
-        self, data: bytes, cuts: np.ndarray, margin: int
-    ) -> Iterator[tuple[np.ndarray, int]]:
+    def _blocks(self, data: bytes, cuts: np.ndarray, last: int) -> Iterator[tuple[np.ndarray, int]]:
         """At least one block of ids, each valid until the next, and the bytes read so far."""
         kernels, text = self._kernels, np.frombuffer(data, dtype=np.uint8)
         cache = self._cache()
@@ -129,7 +132,7 @@ class Encoder:
                 status = kernels.encode(
                     text,
                     cuts,
-                    margin,
+                    last,
                     self._most,
                     cache.out,
                     cache.state,
@@ -141,6 +144,7 @@ class Encoder:
                     self._byte_ranks,
                     self._merged,
                     self._classes,
+                    self._rules,
                 )
                 _cut, place, made, end = map(int, cache.state[:4])
                 if status == kernels.NO_SUCH_BYTE:
@@ -187,3 +191,8 @@ class _Cache:
 
 def _power_of_two(at_least: int) -> int:
     return 1 << (at_least - 1).bit_length()
+
+
+def _bytes_of_space() -> bytes:
+    """Every byte that is in the UTF-8 of white space."""
+    return "".join(map(chr, np.flatnonzero(character_classes() == SPACE))).encode()

@@ -9,12 +9,13 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from lmray.tokenizer.pattern import GPT2_PATTERN
+from lmray.tokenizer.pattern import GPT2_PATTERN, GPT4_PATTERN, NANOCHAT_PATTERN
 
 _log = logging.getLogger(__name__)
 _lock = threading.Lock()
@@ -24,40 +25,73 @@ WORTH_BYTES = 1 << 18
 """Text after which a process loads the kernels: as long as that takes, `regex` does as much."""
 
 _NAME = "lmray.tokenizer.kernels"
-_WITH_KERNEL = {GPT2_PATTERN}
+
+_GPT2_ORIGINAL = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+_GPT2_TIKTOKEN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
+_GPT4_ORIGINAL = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_RULES: dict[str, tuple[str, tuple[int | bool, ...]]] = {
+    GPT2_PATTERN: ("gpt2", ()),
+    _GPT2_ORIGINAL: ("gpt2", ()),
+    _GPT2_TIKTOKEN: ("gpt2", ()),
+    GPT4_PATTERN: ("gpt4", (3, True)),
+    # As first published, and in Llama 3: "\n " at the end of a text is two pre-tokens.
+    _GPT4_ORIGINAL: ("gpt4", (3, False)),
+    # Qwen 2's.
+    _GPT4_ORIGINAL.replace("{1,3}", ""): ("gpt4", (1, False)),
+    NANOCHAT_PATTERN: ("gpt4", (2, False)),
+}
+"""Spellings of patterns that have kernels: the module that compiles them, and their rules."""
 
 
 def worth_it(pattern: str, num_bytes: int) -> bool:
     """Whether to use kernels for `num_bytes` more of text.
 
-    They exist for the pattern, and are loaded or this process has met enough text to load them.
+    They know the pattern, and are loaded for it or this process has met enough text to do so.
     """
-    return pattern in _WITH_KERNEL and enough(num_bytes)
+    return pattern in _RULES and enough(num_bytes, module=_module(pattern))
 
 
-def enough(num_bytes: int) -> bool:
-    """Whether, with `num_bytes` more, this process has met enough text, or loaded kernels."""
+def enough(num_bytes: int, *, module: str = _NAME) -> bool:
+    """Whether, with `num_bytes` more, this process has met enough text, or loaded the kernels."""
     global _asked_bytes
     _asked_bytes += num_bytes
-    return _asked_bytes >= WORTH_BYTES or _NAME in sys.modules
+    return _asked_bytes >= WORTH_BYTES or module in sys.modules
 
 
 def kernels() -> ModuleType:
     """The module of kernels; the first process on a machine compiles them, others wait for it."""
+    return _loaded(_NAME)
+
+
+def rules(pattern: str) -> tuple[int | bool, ...]:
+    """What tells kernels which pattern it is; they are compiled for it when this returns."""
+    _loaded(_module(pattern))
+    return _RULES[pattern][1]
+
+
+def _module(pattern: str) -> str:
+    """The name of the module that compiles kernels for the pattern."""
+    return f"{_NAME}.{_RULES[pattern][0]}"
+
+
+def _loaded(name: str) -> ModuleType:
     with _lock:
-        if _NAME not in sys.modules:
-            _load()
-    return sys.modules[_NAME]
+        if name not in sys.modules:
+            _load(name)
+    return sys.modules[name]
 
 
-def _load() -> None:
-    """Imports the kernels with the first cache folder that can be written to."""
+def _load(name: str) -> None:
+    """Imports a module of kernels with the first cache folder that can be written to."""
     folders = [base / "lmray" / _version() for base in _bases()]
     for folder in folders:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with _compiled_into(folder):
-                import_module(_NAME)
+                import_module(name)
             return
         except OSError as error:
             _log.info("cannot keep token kernels in %s: %s", folder, error)
@@ -66,8 +100,14 @@ def _load() -> None:
         "anew; set XDG_CACHE_HOME to a folder that can",
         ", ".join(map(str, folders)),
     )
-    with tempfile.TemporaryDirectory() as folder, _compiled_into(Path(folder)):
-        import_module(_NAME)
+    with _compiled_into(Path(_own_folder().name)):
+        import_module(name)
+
+
+@cache
+def _own_folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder that is removed when this process ends."""
+    return tempfile.TemporaryDirectory()
 
 
 def _version() -> str:

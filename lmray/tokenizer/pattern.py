@@ -10,6 +10,20 @@ from lmray.errors import UsageError
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 """GPT-2's split pattern: contractions; words, numbers, symbols, each with one space; spaces."""
 
+GPT4_PATTERN = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+"
+    r"| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
+)
+"""GPT-4's (cl100k_base), as tiktoken has it: contractions of any case; words with what is before;
+up to three numbers; symbols with one space and the ends of their line; ends of lines; spaces.
+"""
+
+NANOCHAT_PATTERN = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}"
+    r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
+)
+"""nanochat's: GPT-4's, but up to two numbers, so that a small vocabulary is not spent on them."""
+
 END_OF_TEXT = "<|endoftext|>"
 """The special token that follows every document."""
 
@@ -52,7 +66,7 @@ class Pretokenizer:
         """The pieces that are the same whatever text follows, and the rest of `text` after them.
 
         Exact for patterns that never look behind a match, nor ahead of it beyond eight characters
-        and the white space there: GPT-2's and its descendants are such patterns.
+        and the white space there: GPT-2's and GPT-4's are such patterns.
         """
         pieces: list[str] = []
         start = 0

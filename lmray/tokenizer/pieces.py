@@ -46,9 +46,9 @@ class PieceIds(dict[str, tuple[int, ...]]):
         other.special_ids = special_ids
         return other
 
-    def encoder(self, dtype: str) -> Encoder:
+    def encoder(self, pattern: str, dtype: str) -> Encoder:
         """The same with kernels, for whole texts."""
-        return Encoder(self._byte_ids, self._merges, self.special_ids, dtype=dtype)
+        return Encoder(self._byte_ids, self._merges, self.special_ids, pattern=pattern, dtype=dtype)
 
     def _encode(self, piece: str) -> tuple[int, ...]:
         if piece in self.special_ids:

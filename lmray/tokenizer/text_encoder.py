@@ -92,7 +92,7 @@ class TextEncoder:
             return None
         if self._encoder is None and Encoder.can_hold(*self._sizes):
             if self is self._for_all:
-                self._encoder = self.piece_ids.encoder(self.dtype)
+                self._encoder = self.piece_ids.encoder(self.pretokenizer.pattern, self.dtype)
             elif (shared := self._for_all.native(0)) is not None:
                 self._encoder = shared.with_specials(self.piece_ids.special_ids)
         return self._encoder

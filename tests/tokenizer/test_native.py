@@ -13,10 +13,11 @@ from lmray.tokenizer import GPT2_PATTERN, native
 
 LOAD = """
 import time
-from lmray.tokenizer import native
+from lmray.tokenizer import native, pattern
 begun = time.perf_counter()
 kernels = native.kernels()
-stats = [getattr(kernels, name).stats for name in ("scan", "find_specials", "encode")]
+native.rules(pattern.GPT2_PATTERN)
+stats = [getattr(kernels, name).stats for name in ("find_specials", "count", "encode")]
 hits = sum(sum(stat.cache_hits.values()) for stat in stats)
 misses = sum(sum(stat.cache_misses.values()) for stat in stats)
 print(native.__file__, hits, misses)
@@ -113,3 +114,18 @@ assert "numba" in sys.modules
 def test_other_patterns_have_no_kernel() -> None:
     assert native.worth_it(GPT2_PATTERN, native.WORTH_BYTES)
     assert not native.worth_it(r"\S+|\s+", native.WORTH_BYTES)
+
+
+def test_a_pattern_does_not_load_what_another_needs() -> None:
+    code = """
+import sys
+from lmray.tokenizer import GPT2_PATTERN, GPT4_PATTERN, native
+native.rules(GPT2_PATTERN)
+assert "lmray.tokenizer.kernels.gpt4" not in sys.modules
+assert len(native.kernels().encode.signatures) == 1
+assert native.rules(GPT4_PATTERN) == (3, True)
+assert len(native.kernels().encode.signatures) == 2
+"""
+    done = start(code, Path(lmray.__file__).parent.parent)
+    assert done.communicate(timeout=200)[1] == ""
+    assert done.returncode == 0

@@ -1,7 +1,8 @@
 """Machine code for pre-tokenization, counting, learning and encoding.
 
 `lmray.tokenizer.native` imports it. That imports numba, and compiles the kernels where the cache
-does not hold them yet.
+does not hold them yet. `count` and `encode` are compiled for a pattern by its module, which is
+imported when it is first needed.
 """
 
 from lmray.tokenizer.kernels.add_counts import add_counts
@@ -22,7 +23,6 @@ from lmray.tokenizer.kernels.learning import (
 )
 from lmray.tokenizer.kernels.pairs import FREE, ID_LIMIT, RANK_LIMIT, fill_pairs
 from lmray.tokenizer.kernels.postings import compact, index_bytes
-from lmray.tokenizer.kernels.scan import scan
 from lmray.tokenizer.kernels.specials import find_specials
 from lmray.tokenizer.kernels.table import TABLE_FULL, WIDTH, rehash
 
@@ -57,5 +57,4 @@ __all__ = [
     "index_bytes",
     "learn",
     "rehash",
-    "scan",
 ]

@@ -1,20 +1,22 @@
 """How kernels are compiled, and the few machine operations that Python has no word for.
 
-Array indexes inside are signed, so numba would test each for being negative; `load8` and `load64`
-do not, and read where they are told: their callers keep inside the array.
+Array indexes inside are signed, so numba would test each for being negative; `load8`, `load64` and
+`load_word` do not, and read where they are told: their callers keep inside the array.
 """
 
 from typing import Any
 
 from llvmlite import ir
 from numba import njit, types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
 BYTES = types.Array(types.uint8, 1, "C", readonly=True)
 """The type of text given to a kernel; arrays that can be written to pass as well."""
 
 _UNCOUNTED: dict[str, Any] = {"_nrt": False}
 """What tells numba to leave its counting of references (NRT) out; it refuses what needs it."""
+
+_HELPER: Any = {"nogil": True, "forceinline": True, **_UNCOUNTED}
 
 
 def kernel(signature: Any, *, allocates: bool = False) -> Any:
@@ -28,13 +30,41 @@ def kernel(signature: Any, *, allocates: bool = False) -> Any:
 
 
 def helper(function: Any) -> Any:
-    """Decorates a function that only kernels call: compiled as a part of them."""
-    return njit(function, nogil=True, forceinline=True, **_UNCOUNTED)
+    """Decorates a function that only kernels call: compiled as a part of them.
+
+    It makes no arrays; its caller keeps alive those that it is given.
+    """
+    return njit(function, **_HELPER)
 
 
 def allocating_helper(function: Any) -> Any:
     """Decorates a helper that makes arrays, for kernels that may."""
     return njit(function, nogil=True, forceinline=True)
+
+
+def generic(function: Any) -> Any:
+    """Decorates a function that Python calls: `compile_for` compiles it, once for each pattern."""
+    return njit(function, cache=True, nogil=True)
+
+
+def compile_for(function: Any, signature: Any) -> None:
+    """Compiles a generic function for one more signature, or reads that from the cache."""
+    function.disable_compile(False)
+    function.compile(signature)
+    function.disable_compile()
+
+
+def by_rules(function: Any, kind: Any) -> Any:
+    """Decorates what `function`, of those in scan.py, is where the rules are of type `kind`."""
+
+    def register(implementation: Any) -> Any:
+        @overload(function, strict=False, jit_options=_HELPER)
+        def choose(data: Any, start: Any, stop: Any, classes: Any, rules: Any) -> Any:
+            return implementation if rules == kind else None
+
+        return implementation
+
+    return register
 
 
 def operation(function: Any) -> Any:
@@ -61,6 +91,16 @@ def load64(_context: Any, array: Any, _index: Any) -> Any:
         place = _place(context, builder, signature, arguments)
         word = ir.IntType(64)
         return builder.load(builder.bitcast(place, word.as_pointer()), align=1)
+
+    return types.uint64(array, types.int64), generate
+
+
+@operation
+def load_word(_context: Any, array: Any, _index: Any) -> Any:
+    """array[index], for an array of uint64."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(_place(context, builder, signature, arguments))
 
     return types.uint64(array, types.int64), generate
 

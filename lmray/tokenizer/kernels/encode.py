@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from lmray.tokenizer.kernels.compiled import BYTES, helper, kernel, trailing_zeros
+from lmray.tokenizer.kernels.compiled import BYTES, generic, helper, load_word, trailing_zeros
 from lmray.tokenizer.kernels.pairs import PAIRS, RANKS, merge_long, merge_short
-from lmray.tokenizer.kernels.scan import pretoken_end
+from lmray.tokenizer.kernels.scan import CUTS, fill, next_end
 from lmray.tokenizer.kernels.table import (
     DONE,
     SHORT,
@@ -15,10 +15,11 @@ from lmray.tokenizer.kernels.table import (
     TABLE_FULL,
     WIDTH,
     find,
+    find_short,
     key_of,
     take,
 )
-from lmray.tokenizer.kernels.window import NONE, ONE, certain_ends
+from lmray.tokenizer.kernels.window import NONE, ONE
 
 LONGEST = 64
 """Bytes of the longest pre-token that is kept, and that is merged by scanning all its pairs."""
@@ -36,6 +37,8 @@ _ID = np.uint64((1 << 28) - 1)
 _COUNT_BITS = np.uint64(56)
 _AT = np.uint64((1 << 56) - 1)
 _INLINE = 2
+_ROOM = 2 * 64
+"""Ids that a window of pre-tokens makes at most, if they are simply looked up."""
 
 
 @helper
@@ -51,6 +54,34 @@ def _emit(value: Any, out: Any, made: int, kept_ids: Any) -> Any:
         for place in range(size):
             out[made + place] = kept_ids[at + place]
     return size
+
+
+@helper
+def _emit_known(
+    data: Any, place: int, window: int, bits: Any, slots: Any, out: Any, made: Any
+) -> tuple[int, int, Any]:
+    """Appends the ids of pre-tokens of a window up to the first that is not simply looked up.
+
+    Returns where that starts, how many ids there are, and the bits that are left.
+    """
+    while bits != NONE:
+        end = window + trailing_zeros(bits)
+        length = end - place
+        if length > SHORT or place + SHORT > data.size:
+            break
+        slot = find_short(slots, data, place, length)
+        if slot < 0:
+            break
+        value = load_word(slots, slot + 3)
+        size = np.int64(value >> _COUNT_BITS)
+        if size > _INLINE:
+            break
+        out[made] = value & _ID
+        out[made + 1] = value >> _ID_BITS & _ID
+        made += size
+        place = end
+        bits &= bits - ONE
+    return place, made, bits
 
 
 @helper
@@ -128,29 +159,11 @@ def _keep(
         state[ARENA_USED] = at + length
 
 
-@kernel(
-    types.int64(
-        BYTES,
-        types.Array(types.int64, 2, "C"),
-        types.int64,
-        types.int64,
-        types.int32[::1],
-        types.int64[::1],
-        TABLE,
-        types.uint8[::1],
-        types.int32[::1],
-        types.int32[::1],
-        PAIRS,
-        RANKS,
-        types.int32[::1],
-        BYTES,
-    ),
-    allocates=True,
-)
+@generic
 def encode(
     data: Any,
     cuts: Any,
-    margin: int,
+    last: int,
     most: int,
     out: Any,
     state: Any,
@@ -162,30 +175,30 @@ def encode(
     byte_ranks: Any,
     merged: Any,
     classes: Any,
+    rules: Any,
 ) -> int:
     """Fills `out` with state[MADE] ids of a text, from where `state` says on.
 
     A row of `cuts` is the start, end and id of a special token; the last row stands for the end of
-    the text. Pre-tokens that end less than `margin` bytes before that end are left, as what follows
-    might change them: state[PLACE] says where they start. A slot's value is the ids of a pre-token,
-    or where in `kept_ids` more than two of them are. At most half of the slots are taken; with
-    `most` pre-tokens or a full arena, all is forgotten.
+    the text. Pre-tokens after the last special token that end beyond `last` are left, as what
+    follows might change them: state[PLACE] says where they start. A slot's value is the ids of a
+    pre-token, or where in `kept_ids` more than two of them are. At most half of the slots are
+    taken; with `most` pre-tokens or a full arena, all is forgotten.
     """
     scratch = np.empty(LONGEST, dtype=np.int32)
     place, made, status = state[PLACE], 0, DONE
     while status == DONE:
         stop = cuts[state[CUT], 0]
-        last = stop - margin if state[CUT] == len(cuts) - 1 else stop
+        settled = last if state[CUT] == len(cuts) - 1 else stop
         window, bits = place, NONE
         while place < stop:
-            if bits == NONE:
-                window, bits = place, certain_ends(data, place, stop)
-            if bits != NONE:
-                end = window + trailing_zeros(bits)
-                bits &= bits - ONE
-            else:
-                end = pretoken_end(data, place, stop, classes)
-            if end > last:
+            window, bits = fill(data, place, stop, classes, rules, window, bits)
+            if bits != NONE and window + 64 <= settled and made + _ROOM <= out.size:
+                place, made, bits = _emit_known(data, place, window, bits, slots, out, made)
+                if bits == NONE:
+                    continue
+            end, bits = next_end(data, place, stop, classes, rules, window, bits)
+            if end > settled:
                 break
             length = end - place
             if made + length + _INLINE > out.size:
@@ -226,3 +239,24 @@ def encode(
         state[CUT] += 1
     state[PLACE], state[MADE] = place, made
     return status
+
+
+def encode_signature(rules: Any) -> Any:
+    """The signature of `encode` for a pattern."""
+    return types.int64(
+        BYTES,
+        CUTS,
+        types.int64,
+        types.int64,
+        types.int32[::1],
+        types.int64[::1],
+        TABLE,
+        types.uint8[::1],
+        types.int32[::1],
+        types.int32[::1],
+        PAIRS,
+        RANKS,
+        types.int32[::1],
+        BYTES,
+        rules,
+    )

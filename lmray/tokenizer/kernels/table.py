@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from lmray.tokenizer.kernels.compiled import helper, kernel, load8, load64
+from lmray.tokenizer.kernels.compiled import helper, kernel, load8, load64, load_word
 
 WIDTH = 4
 """Words of a slot."""
@@ -45,10 +45,34 @@ def key_of(data: Any, start: int, length: int) -> tuple[Any, Any, Any]:
     if start + SHORT > data.size:
         second = _word(data, start + 8, length - 8)
         return _word(data, start, min(length, 8)), second, np.uint64(length)
+    first, second = _short_key(data, start, length)
+    return first, second, np.uint64(length)
+
+
+@helper
+def _short_key(data: Any, start: int, length: int) -> tuple[Any, Any]:
+    """The two words of up to SHORT bytes, where as many can be read."""
     # Masked instead of asked how long: lengths vary too much for a branch to be predicted.
     first = load64(data, start) & _ALL >> np.uint64(64 - 8 * min(length, 8))
     beyond = _ALL >> np.uint64(64 - 8 * max(length - 8, 1)) if length > 8 else _ZERO
-    return first, load64(data, start + 8) & beyond, np.uint64(length)
+    return first, load64(data, start + 8) & beyond
+
+
+@helper
+def find_short(slots: Any, data: Any, start: int, length: int) -> int:
+    """`find` of up to SHORT bytes, where as many can be read, at the first place alone; else -1.
+
+    Most pre-tokens are there, and without a loop the processor looks several up at a time.
+    """
+    first, second = _short_key(data, start, length)
+    place = _home(first, second, slots.size - 1)
+    if (
+        load_word(slots, place) == first
+        and load_word(slots, place + 1) == second
+        and load_word(slots, place + 2) & _TAG == np.uint64(length)
+    ):
+        return place
+    return -1
 
 
 @helper
