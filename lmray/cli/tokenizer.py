@@ -29,7 +29,7 @@ def train(
         list[str] | None, typer.Option(help="Validation file; not trained on.")
     ] = None,
     pattern: Annotated[
-        str, typer.Option(help="Split pattern: gpt2, gpt4, gpt4-digits2 or a regular expression.")
+        str, typer.Option(help="Split pattern: gpt2, gpt4, nanochat or a regular expression.")
     ] = "gpt2",
     special: Annotated[
         list[str] | None, typer.Option(help="A further special token; repeat for more.")
@@ -57,9 +57,11 @@ def train(
     from lmray.machine import total_memory
     from lmray.tokenizer import END_OF_TEXT
     from lmray.tokenizer.build import ALL_TEXT, Recipe
+    from lmray.tokenizer.pattern import PATTERNS
 
     recipe = Recipe(
         vocab_size,
+        pattern=PATTERNS.get(pattern, pattern),
         special_tokens=(END_OF_TEXT, *(special or ())),
         tie_break=tie_break,  # pyrefly: ignore[bad-argument-type] - the recipe checks it
         seed=seed,

@@ -56,7 +56,10 @@ def import_(
         ),
     ] = None,
     pattern: Annotated[
-        str, typer.Option(help="Split pattern, for tiktoken files: gpt2 or a regular expression.")
+        str,
+        typer.Option(
+            help="Split pattern, for tiktoken files: gpt2, gpt4, nanochat or a regular expression."
+        ),
     ] = "gpt2",
     root: Root = DEFAULT_ROOT,
     json: Json = False,
@@ -66,7 +69,8 @@ def import_(
     from lmray.errors import PreflightError
     from lmray.storage import sha256_file, write_json
     from lmray.tokenizer import load_tokenizer, save_tokenizer
-    from lmray.tokenizer.formats import PATTERNS, SPECIALS, detect, read_tokenizer
+    from lmray.tokenizer.formats import SPECIALS, detect, read_tokenizer
+    from lmray.tokenizer.pattern import PATTERNS
 
     found, files = (form, paths) if form else detect(paths)
     made = read_tokenizer(

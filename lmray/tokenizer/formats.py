@@ -11,9 +11,6 @@ from lmray.tokenizer import files, gpt2_files, huggingface_files, tiktoken_files
 from lmray.tokenizer.pattern import END_OF_TEXT, GPT2_PATTERN, Pretokenizer
 from lmray.tokenizer.tokenizer import Tokenizer
 
-PATTERNS = {"gpt2": GPT2_PATTERN}
-"""Split patterns by name, for formats that keep none."""
-
 SPECIALS = (END_OF_TEXT,)
 """The special tokens that are meant where a format keeps none and no others are named."""
 

@@ -7,10 +7,13 @@ possessive in one and repeats a repeat in the other, `$` is the end of the text 
 import regex
 
 from lmray.errors import UsageError
-from lmray.tokenizer.pattern import GPT2_PATTERN
+from lmray.tokenizer import native
+from lmray.tokenizer.pattern import GPT4_PATTERN
 
-COMPLETE = (GPT2_PATTERN,)
-"""Patterns known to match at every place of every text."""
+_SPELT_OTHERWISE = {
+    GPT4_PATTERN: GPT4_PATTERN.replace(r"\p{N}{1,3}+", r"(?>\p{N}{1,3})").replace("$", r"\z"),
+}
+"""What Oniguruma reads as `regex` does a pattern whose own spelling it reads otherwise."""
 
 _ANY = r"|[\s\S]"
 
@@ -32,14 +35,20 @@ def to_huggingface(pattern: str) -> str:
 
     lmray cuts what the pattern does not match into characters, which `tokenizers` leaves whole.
     """
+    if pattern in _SPELT_OTHERWISE:
+        return _SPELT_OTHERWISE[pattern]
     _check_portable(pattern)
-    return pattern if pattern in COMPLETE else pattern + _ANY
+    # Patterns that have kernels match at every place of every text.
+    return pattern if native.knows(pattern) else pattern + _ANY
 
 
 def from_huggingface(expression: str) -> str:
     """The split pattern that cuts as a Split does that isolates `expression`."""
+    for pattern, spelt in _SPELT_OTHERWISE.items():
+        if expression == spelt:
+            return pattern
     _check_portable(expression)
-    if expression in COMPLETE:
+    if native.knows(expression):
         return expression
     if expression.endswith(_ANY):
         return expression.removesuffix(_ANY)

@@ -51,7 +51,12 @@ def worth_it(pattern: str, num_bytes: int) -> bool:
 
     They know the pattern, and are loaded for it or this process has met enough text to do so.
     """
-    return pattern in _RULES and enough(num_bytes, module=_module(pattern))
+    return knows(pattern) and enough(num_bytes, module=_module(pattern))
+
+
+def knows(pattern: str) -> bool:
+    """Whether there are kernels for the pattern."""
+    return pattern in _RULES
 
 
 def enough(num_bytes: int, *, module: str = _NAME) -> bool:

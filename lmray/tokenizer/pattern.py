@@ -24,6 +24,9 @@ NANOCHAT_PATTERN = (
 )
 """nanochat's: GPT-4's, but up to two numbers, so that a small vocabulary is not spent on them."""
 
+PATTERNS = {"gpt2": GPT2_PATTERN, "gpt4": GPT4_PATTERN, "nanochat": NANOCHAT_PATTERN}
+"""Split patterns by the names that the command line knows."""
+
 END_OF_TEXT = "<|endoftext|>"
 """The special token that follows every document."""
 

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lmray.errors import CorruptionError, UsageError
-from lmray.tokenizer import END_OF_TEXT, GPT2_PATTERN, Tokenizer
+from lmray.tokenizer import END_OF_TEXT, GPT2_PATTERN, GPT4_PATTERN, NANOCHAT_PATTERN, Tokenizer
 from lmray.tokenizer.huggingface_files import read_tokenizer, write_tokenizer
 from tests.tokenizer.random_tokenizers import (
     in_any_order,
@@ -30,7 +30,8 @@ LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-PATTERNS = [GPT2_PATTERN, LLAMA3, r"\p{L}+", r"[ab]+|\d", r" ?\S+", r"(?:ab)+?|\s++"]
+KNOWN = [GPT2_PATTERN, GPT4_PATTERN, NANOCHAT_PATTERN, LLAMA3]
+PATTERNS = [*KNOWN, r"\p{L}+", r"[ab]+|\d", r" ?\S+", r"(?:ab)+?|\s++"]
 
 
 def written(tokenizer: Tokenizer) -> Any:
@@ -73,7 +74,7 @@ def settled(text: str) -> str:
 _UNSURE = ("Cn", "Cs")
 
 
-@given(hard_text | st.text(), st.sampled_from([GPT2_PATTERN, LLAMA3]))
+@given(hard_text | st.text(), st.sampled_from(KNOWN))
 @example("\x1c\x85\u2028 \u00a0a\u0301\u1e9e'\u017f 1\u00b2Ⅷ", LLAMA3)
 def test_any_text(text: str, pattern: str) -> None:
     small = small_tokenizer()
@@ -91,7 +92,7 @@ HELD = {
             pattern=pattern,
         )
     )
-    for pattern in (GPT2_PATTERN, LLAMA3)
+    for pattern in KNOWN
 }
 
 
