@@ -12,9 +12,6 @@ import regex
 
 from lmray.tokenizer.text import to_bytes, to_text
 
-PART_BYTES = 1 << 20
-"""What a thread encodes at once: a few milliseconds of work."""
-
 Read = Callable[[int, int], bytes]
 """The bytes of a text from one place to another, fewer where the text ends."""
 

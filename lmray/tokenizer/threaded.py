@@ -12,9 +12,12 @@ import numpy as np
 from lmray.corpus.documents import file_size
 from lmray.corpus.ranges import ByteRange
 from lmray.threads import Threads, ordered_map, resolve
-from lmray.tokenizer.parts import PART_BYTES, Read, gather, parts
+from lmray.tokenizer.parts import Read, gather, parts
 from lmray.tokenizer.special_policy import refuse
 from lmray.tokenizer.text_encoder import TextEncoder
+
+LEAST_PART, MOST_PART = 1 << 20, 1 << 23
+"""Bytes that a thread encodes at once: from a few milliseconds of work on."""
 
 GROUP_CHARACTERS = 1 << 17
 """Of short texts, what a thread encodes at once: about a millisecond of work."""
@@ -78,7 +81,10 @@ def _encode_parts(
         refuse(data, disallowed, start=start)
         return end, encoder.encode_to_numpy(data)
 
-    cut = parts(read, size, special_tokens, part_bytes=PART_BYTES)
+    # As few parts as there are threads, unless that takes much memory: each has fixed costs.
+    share = -(-size // num_threads)
+    part_bytes = min(max(share, LEAST_PART), MOST_PART)
+    cut = parts(read, size, special_tokens, part_bytes=part_bytes)
     encoded = ordered_map(encode, cut, num_threads=num_threads)
     return gather(encoded, size, encoder.dtype)
 

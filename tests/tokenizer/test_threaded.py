@@ -20,7 +20,8 @@ from tests.tokenizer.test_kernels import any_bytes
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels at once, and parts of a few bytes."""
     monkeypatch.setattr(native, "WORTH_BYTES", 0)
-    monkeypatch.setattr("lmray.tokenizer.threaded.PART_BYTES", 40)
+    monkeypatch.setattr("lmray.tokenizer.threaded.LEAST_PART", 1)
+    monkeypatch.setattr("lmray.tokenizer.threaded.MOST_PART", 40)
     monkeypatch.setattr("lmray.tokenizer.threaded.GROUP_CHARACTERS", 40)
 
 
@@ -177,7 +178,8 @@ def test_real_files_on_two_threads_as_tiktoken(
     gpt2_tiktoken: tiktoken.Encoding,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("lmray.tokenizer.threaded.PART_BYTES", 10_000)
+    monkeypatch.setattr("lmray.tokenizer.threaded.LEAST_PART", 1)
+    monkeypatch.setattr("lmray.tokenizer.threaded.MOST_PART", 10_000)
     for name in ("tinystories-valid.txt", "webtext-valid.txt"):
         text = (data_dir / name).read_text()
         expected = gpt2_tiktoken.encode_to_numpy(text, allowed_special="all")
