@@ -212,6 +212,7 @@ def document_ends(text: bytes, ids: np.ndarray, end_of_text: int) -> np.ndarray:
     more than white space.
     """
     ends = np.flatnonzero(ids == end_of_text) + 1
-    if text.rpartition(SEPARATOR)[2].strip():
+    last = text.rfind(SEPARATOR)
+    if text[last + len(SEPARATOR) if last >= 0 else 0 :].strip():
         ends = np.append(ends, len(ids))
     return ends.astype(np.uint64)

@@ -21,23 +21,30 @@ from lmray.tokenizer.corpus_counts import PHASE, CountRanges, CountRule, Effort,
 from lmray.tokenizer.counting import merge_counts, pretoken_counter
 from lmray.tokenizer.counts import PretokenCounts
 
+_TASKS_PER_CPU, _MOST_ITEMS = 6, 16
+
 
 def count_ranges(num_cpus: int, *, most_tables: int = 64, fan_in: int = 8) -> CountRanges:
     """The lmray.tokenizer.CountRanges that counts on the cluster, `num_cpus` tasks at a time.
 
-    A task returns the counts of one range as one row of arrays. As long as there are more than
-    `most_tables` of them, further tasks add up `fan_in` each; the rest is added up here.
+    A task returns the counts of its ranges as one row of arrays. As long as there are more than
+    `most_tables` rows, further tasks add up `fan_in` each; the rest is added up here.
     """
 
     def count_all(
         ranges: Sequence[ByteRange], rule: CountRule, progress: Progress
     ) -> tuple[PretokenCounts, Effort]:
-        def count(batch: dict[str, np.ndarray]) -> pa.Table:
-            (part,) = _ranges(batch)
+        def count(items: pa.Table) -> pa.Table:
+            parts = [ByteRange(**item) for item in items.to_pylist()]
             counter = pretoken_counter(
-                rule.pattern, rule.special_tokens, num_bytes=part.size, memory=rule.memory
+                rule.pattern,
+                rule.special_tokens,
+                num_bytes=sum(part.size for part in parts),
+                memory=rule.memory,
             )
-            effort = count_range(counter, part, rule.sample)
+            effort = Effort()
+            for part in parts:
+                effort += count_range(counter, part, rule.sample)
             return _row(counter.counts(), replace(effort, worker_peak_bytes=peak_memory()))
 
         def add(table: pa.Table) -> pa.Table:
@@ -50,16 +57,21 @@ def count_ranges(num_cpus: int, *, most_tables: int = 64, fan_in: int = 8) -> Co
             return _row(total, sum((effort for _, effort in counted), reduced))
 
         size = sum(part.size for part in ranges)
-        steps: list[tuple[Any, int]] = [(count, 1)]
-        tables = len(ranges)
+        adding = []
+        tables = _num_tasks(len(ranges), num_cpus)
         while tables > most_tables:
-            steps.append((add, fan_in))
+            adding.append(add)
             tables = -(-tables // fan_in)
         effort = Effort()
 
         def arriving() -> Iterator[PretokenCounts]:
             nonlocal effort
-            for table in _run([asdict(part) for part in ranges], steps, num_cpus):
+            dataset = _mapped([asdict(part) for part in ranges], count, num_cpus)
+            for function in adding:
+                dataset = dataset.map_batches(
+                    function, batch_size=fan_in, batch_format="pyarrow", num_cpus=1
+                )
+            for table in _tables(dataset):
                 for row in table.to_pylist():
                     counts, more = _counted(row)
                     effort += more
@@ -92,58 +104,49 @@ def _counted(row: dict[str, Any]) -> tuple[PretokenCounts, Effort]:
 def run_tasks(num_cpus: int) -> Callable[[Sequence[ShardTask]], Iterator[ShardRow]]:
     """The lmray.dataset.RunTasks that encodes shards on the cluster, `num_cpus` at a time."""
 
-    def make(batch: dict[str, np.ndarray]) -> pa.Table:
-        (part,) = _ranges(batch)
-        row = make_shard(
-            ShardTask(
-                index=int(batch["index"][0]),
-                range=part,
-                tokenizer=str(batch["tokenizer"][0]),
-                directory=str(batch["directory"][0]),
-                rows=str(batch["rows"][0]),
-            )
-        )
-        return pa.Table.from_pylist([row.model_dump()])
+    def make(items: pa.Table) -> pa.Table:
+        rows = []
+        for item in items.to_pylist():
+            part = ByteRange(**item.pop("range"))
+            rows.append(make_shard(ShardTask(range=part, **item)).model_dump())
+        return pa.Table.from_pylist(rows)
 
     def run(tasks: Sequence[ShardTask]) -> Iterator[ShardRow]:
-        items = [
-            {
-                **asdict(task.range),
-                "index": task.index,
-                "tokenizer": task.tokenizer,
-                "directory": task.directory,
-                "rows": task.rows,
-            }
-            for task in tasks
-        ]
-        for table in _run(items, [(make, 1)], num_cpus) if items else ():
+        if len(tasks) <= 1:
+            yield from map(make_shard, tasks)  # sooner done than a pipeline starts
+            return
+        for table in _tables(_mapped([asdict(task) for task in tasks], make, num_cpus)):
             yield from (ShardRow.model_validate(row) for row in table.to_pylist())
 
     return run
 
 
-def _ranges(batch: dict[str, np.ndarray]) -> list[ByteRange]:
-    columns = zip(batch["path"], batch["start"], batch["end"], strict=True)
-    return [ByteRange(str(path), int(start), int(end)) for path, start, end in columns]
+def _num_tasks(num_items: int, num_cpus: int) -> int:
+    """Tasks for so many items: few, as each costs Ray Data a fifth of a second, but several a CPU.
 
-
-def _run(
-    items: list[dict[str, Any]], steps: Sequence[tuple[Any, int]], num_cpus: int
-) -> Iterator[pa.Table]:
-    """The tables that come out of the last step, as they come.
-
-    A step is a function and how many rows it is given at a time; of the first, a row is an item.
+    What a lost worker had done of a task is done again, so no task has many items.
     """
+    return min(num_items, max(_TASKS_PER_CPU * num_cpus, -(-num_items // _MOST_ITEMS)))
+
+
+def _mapped(
+    items: list[dict[str, Any]], function: Callable[[pa.Table], pa.Table], num_cpus: int
+) -> ray.data.Dataset:
+    """What `function` makes of tables of items, one for each task."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    dataset = ray.data.from_items(items, override_num_blocks=len(items))
-    for number, (function, rows) in enumerate(steps):
-        dataset = dataset.map_batches(
-            function,
-            batch_size=rows,
-            batch_format="numpy" if number == 0 else "pyarrow",
-            concurrency=min(num_cpus, len(items)),
-            num_cpus=1,
-        )
+    tasks = _num_tasks(len(items), num_cpus)
+    dataset = ray.data.from_items(items, override_num_blocks=tasks)
+    return dataset.map_batches(
+        function,
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ray.data.TaskPoolStrategy(size=min(num_cpus, tasks)),
+        num_cpus=1,
+    )
+
+
+def _tables(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
+    """The tables of a dataset as they are made."""
     yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
