@@ -12,7 +12,8 @@ from tests.small import write_dataset
 
 # Shared cores stall: a deadline would fail tests for the machine's sake.
 settings.register_profile("lmray", deadline=None)
-settings.load_profile("lmray")
+settings.register_profile("thorough", deadline=None, max_examples=10_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "lmray"))
 
 
 @pytest.fixture(scope="session")

@@ -104,7 +104,7 @@ def build(
         if needed > memory:
             raise PreflightError(
                 f"learning merges from {len(counts):,} distinct pre-tokens may take "
-                f"{needed / 1e9:.2f} GB, more than the {memory / 1e9:.2f} GB allowed; raise "
+                f"{needed / 1e9:.3g} GB, more than the {memory / 1e9:.3g} GB allowed; raise "
                 f"--memory (the counts are kept) or count a sample with --max-bytes"
             )
         merges = learn_merges(

@@ -171,8 +171,8 @@ def check_memory(distinct: int, needed: int, allowed: int) -> None:
     """Raises PreflightError if `distinct` pre-tokens need more bytes than are allowed."""
     if needed > allowed:
         raise PreflightError(
-            f"{distinct:,} distinct pre-tokens need {needed / 1e9:.2f} GB, more than the "
-            f"{allowed / 1e9:.2f} GB allowed; count a sample with --max-bytes or raise --memory"
+            f"{distinct:,} distinct pre-tokens need {needed / 1e9:.3g} GB, more than the "
+            f"{allowed / 1e9:.3g} GB allowed; count a sample with --max-bytes or raise --memory"
         )
 
 
