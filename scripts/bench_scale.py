@@ -22,10 +22,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from lmray import dataset
 from lmray.corpus import SEPARATOR, ByteRange, Corpus, byte_ranges
@@ -141,6 +140,7 @@ def warm(_: int) -> None:
 def watched(command: list[str]) -> tuple[dict[str, float], int]:
     """The result of a command, and the most memory that it and its descendants had together."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    psutil: Any = import_module("psutil")
     peak, over = 0, threading.Event()
 
     def watch() -> None:
