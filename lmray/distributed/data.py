@@ -21,7 +21,7 @@ from lmray.tokenizer.corpus_counts import PHASE, CountRanges, CountRule, Effort,
 from lmray.tokenizer.counting import merge_counts, pretoken_counter
 from lmray.tokenizer.counts import PretokenCounts
 
-_TASKS_PER_CPU, _MOST_ITEMS = 6, 16
+_TASKS_PER_CPU, _MOST_ITEMS = 4, 16
 
 
 def count_ranges(num_cpus: int, *, most_tables: int = 64, fan_in: int = 8) -> CountRanges:

@@ -106,7 +106,7 @@ V = ("--valid", "d-nanogpt/val.bin")
         (("tokenizer", "import", "t-huggingface/tokenizer.json", "--name", "x", "--special", "<z>"),
          2, "names its special tokens and split pattern; leave out --special"),
         (("tokenizer", "train", "lmray-out/train.txt", "--vocab-size", "300", "--name", "imported"),
-         3, "holds another tokenizer (not the same corpus"),
+         3, "holds another tokenizer (not the same"),
         (("data", "export", "small", "d-llmc", "--format", "llmc"), 2, "is there already"),
         (("data", "export", "small", "x", "--format", "npy"), 2, "choose nanogpt, llmc, parquet"),
         (("data", "import", "--train", "nosuch", *V, *T, "--name", "x"), 2, "cannot read nosuch"),
