@@ -23,6 +23,8 @@ class DocumentSample:
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
             raise UsageError(f"sample share {self.share} is not above 0 and at most 1")
+        if not -_HASHES // 2 <= self.seed < _HASHES // 2:
+            raise UsageError(f"seed {self.seed} does not fit into 64 bits; choose a smaller one")
 
     def of(self, text: bytes) -> bytes:
         """The chosen documents of `text`, which begins and ends with whole documents."""

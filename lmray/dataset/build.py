@@ -22,7 +22,7 @@ from lmray.dataset.manifest import (
     shard_file,
     write_manifest,
 )
-from lmray.dataset.preflight import check_merges, check_separator
+from lmray.dataset.preflight import check_merges
 from lmray.dataset.target import check_tokenizer, is_built, tidy, write_array
 from lmray.errors import CorruptionError, PreflightError
 from lmray.machine import available_cores
@@ -37,6 +37,7 @@ from lmray.storage import (
 )
 from lmray.threads import ordered_map
 from lmray.tokenizer import Tokenizer, load_tokenizer, native
+from lmray.tokenizer.separator import check_separator
 
 SHARD_BYTES = 4 << 20
 """Text bytes a shard holds by default: small enough that ten megabytes keep two workers busy."""
@@ -90,7 +91,7 @@ def build(
     """
     directory = directory.absolute()  # workers may have another working directory
     loaded = load_tokenizer(tokenizer)
-    check_separator(loaded)
+    check_separator(loaded.special_tokens)
     check_tokenizer(directory, loaded)
     own = directory / "tokenizer.json"
     wanted = Manifest(

@@ -3,26 +3,14 @@
 from collections.abc import Sequence
 
 from lmray.corpus import ByteRange
-from lmray.errors import PreflightError, UsageError
-from lmray.tokenizer import END_OF_TEXT, Tokenizer
-from lmray.tokenizer.text import can_share
+from lmray.errors import PreflightError
+from lmray.tokenizer import Tokenizer
 
 LEAST_BYTES_PER_TOKEN = 1.05
 """Below it tokens are bytes, but for a few; twenty merges learnt from a text give it 1.2."""
 
 _FEW_MERGES = 20
 _SAMPLES, _SAMPLE_BYTES, _LEAST_BYTES = 16, 1 << 16, 1 << 12
-
-
-def check_separator(tokenizer: Tokenizer) -> None:
-    """Raises UsageError for one that could read a shard's end otherwise than the whole text."""
-    _ = tokenizer.end_of_text
-    for token in tokenizer.special_tokens:
-        if token != END_OF_TEXT and can_share(token, END_OF_TEXT):
-            raise UsageError(
-                f"special token {token!r} can share characters with {END_OF_TEXT!r}, between which "
-                f"the text is cut into shards; use a tokenizer without it"
-            )
 
 
 def check_merges(tokenizer: Tokenizer, ranges: Sequence[ByteRange], split: str) -> None:

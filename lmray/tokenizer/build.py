@@ -26,6 +26,7 @@ from lmray.tokenizer.learning import (
 )
 from lmray.tokenizer.native_learner import learning_bytes
 from lmray.tokenizer.pattern import END_OF_TEXT, GPT2_PATTERN, Pretokenizer
+from lmray.tokenizer.separator import check_separator
 from lmray.tokenizer.tokenizer import Tokenizer
 
 ALL_TEXT = 1 << 62
@@ -50,6 +51,7 @@ class Recipe:
     def __post_init__(self) -> None:
         check_vocab_size(self.vocab_size, self.special_tokens)
         Pretokenizer(self.pattern, self.special_tokens)  # refuses those that cannot work
+        check_separator(self.special_tokens)
         if self.tie_break not in TIE_BREAKS:
             raise UsageError(f"tie_break={self.tie_break!r} is neither {' nor '.join(TIE_BREAKS)}")
         if self.max_bytes < 1:

@@ -80,7 +80,7 @@ def count_here(
     if native.worth_it(rule.pattern, size):
         # Named, for on a machine's first time it takes some fifteen seconds.
         progress("token kernels", 0, 1, "set, compiled once a machine")
-        native.kernels()
+        native.rules(rule.pattern)
         progress("token kernels", 1, 1, "set, compiled once a machine")
         threads = min(available_cores(), len(ranges))
     # One share of the memory is for the sum.

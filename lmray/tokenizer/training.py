@@ -4,12 +4,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lmray.corpus.ranges import SEPARATOR, ByteRange, byte_ranges
+from lmray.corpus.ranges import ByteRange, byte_ranges
 from lmray.progress import Progress, silent
 from lmray.tokenizer.counting import pretoken_counter
 from lmray.tokenizer.learning import check_vocab_size, learn_merges, vocabulary
-from lmray.tokenizer.pattern import GPT2_PATTERN
-from lmray.tokenizer.text import can_share
+from lmray.tokenizer.pattern import END_OF_TEXT, GPT2_PATTERN
+from lmray.tokenizer.separator import shares_with_separator
 
 _CHUNK_BYTES = 1 << 22
 
@@ -41,7 +41,5 @@ def train_bpe(
 
 def _chunks(path: Path | str, special_tokens: Sequence[str]) -> list[ByteRange]:
     """Parts of the file that end with a special token, or all of it where no cut is safe."""
-    separator = SEPARATOR.decode()
-    others = [token for token in special_tokens if token != separator]
-    safe = separator in special_tokens and not any(can_share(separator, other) for other in others)
+    safe = END_OF_TEXT in special_tokens and not shares_with_separator(special_tokens)
     return byte_ranges(path, target_bytes=_CHUNK_BYTES if safe else sys.maxsize)

@@ -46,3 +46,8 @@ def test_seeds_choose_differently_and_a_share_of_one_keeps_all() -> None:
 def test_a_share_that_is_none_is_refused(share: float) -> None:
     with pytest.raises(UsageError, match="at most 1"):
         DocumentSample(share, seed=0)
+
+
+def test_a_seed_that_is_too_large_is_refused() -> None:
+    with pytest.raises(UsageError, match="64 bits"):
+        DocumentSample(0.5, seed=1 << 63)

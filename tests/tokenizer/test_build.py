@@ -107,3 +107,19 @@ def test_recipes_that_cannot_be_are_refused() -> None:
         Recipe(300, max_bytes=0)
     with pytest.raises(UsageError, match="vocabulary of 256 is too small"):
         Recipe(256)
+
+
+@pytest.mark.parametrize(
+    ("special_tokens", "message"),
+    [
+        ((END, END + "<p>"), "can share characters"),
+        (("t|>x", END), "can share characters"),
+        (("<p>",), "no special token '<|endoftext|>'"),
+    ],
+)
+def test_special_tokens_that_the_cuts_of_the_text_would_break_are_refused(
+    special_tokens: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(UsageError) as refused:
+        Recipe(300, special_tokens=special_tokens)
+    assert message in str(refused.value)
