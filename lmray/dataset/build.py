@@ -23,7 +23,7 @@ from lmray.dataset.manifest import (
     write_manifest,
 )
 from lmray.dataset.preflight import check_merges
-from lmray.dataset.target import check_tokenizer, is_built, tidy, write_array
+from lmray.dataset.target import check_tokenizer, is_built, planned, tidy, write_array
 from lmray.errors import CorruptionError, PreflightError
 from lmray.machine import available_cores
 from lmray.progress import Progress, silent
@@ -94,14 +94,7 @@ def build(
     check_separator(loaded.special_tokens)
     check_tokenizer(directory, loaded)
     own = directory / "tokenizer.json"
-    wanted = Manifest(
-        dtype=loaded.id_dtype,
-        vocab_size=loaded.vocab_size,
-        tokenizer=loaded.fingerprint,
-        corpus=corpus.digest(),
-        shard_bytes=shard_bytes,
-        shards=[],
-    )
+    wanted = planned(corpus, loaded, shard_bytes)
     plan = {
         split: _cut(split, files, shard_bytes)
         for split, files in corpus.splits.items()

@@ -12,8 +12,8 @@ import numpy as np
 
 from lmray.corpus import Corpus
 from lmray.dataset.build import SHARD_BYTES
-from lmray.dataset.manifest import Manifest, ShardRow, ends_file, shard_file, write_manifest
-from lmray.dataset.target import check_tokenizer, is_built, tidy, write_array
+from lmray.dataset.manifest import ShardRow, ends_file, shard_file, write_manifest
+from lmray.dataset.target import check_tokenizer, is_built, planned, tidy, write_array
 from lmray.dataset.token_files import detect, open_ids
 from lmray.errors import PreflightError
 from lmray.progress import Progress, silent
@@ -52,14 +52,7 @@ def import_tokens(
         split: [(path, open_ids(path, format=format or detect(path))) for path in paths]
         for split, paths in corpus.splits.items()
     }
-    wanted = Manifest(
-        dtype=loaded.id_dtype,
-        vocab_size=loaded.vocab_size,
-        tokenizer=loaded.fingerprint,
-        corpus=corpus.digest(),
-        shard_bytes=shard_bytes,
-        shards=[],
-    )
+    wanted = planned(corpus, loaded, shard_bytes)
     missing = {
         split: files for split, files in splits.items() if not is_built(directory / split, wanted)
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lmray.corpus import Corpus
 from lmray.dataset.manifest import Manifest, ends_file, read_manifest, shard_file
 from lmray.errors import PreflightError
 from lmray.storage import ASIDE, write_bytes
@@ -21,6 +22,18 @@ def check_tokenizer(directory: Path, tokenizer: Tokenizer) -> None:
             f"{directory} holds tokens of another tokenizer ({found:.12}, not "
             f"{tokenizer.fingerprint:.12}); choose another --name or delete it"
         )
+
+
+def planned(corpus: Corpus, tokenizer: Tokenizer, shard_bytes: int) -> Manifest:
+    """What a split's manifest will say, but for its shards."""
+    return Manifest(
+        dtype=tokenizer.id_dtype,
+        vocab_size=tokenizer.vocab_size,
+        tokenizer=tokenizer.fingerprint,
+        corpus=corpus.digest(),
+        shard_bytes=shard_bytes,
+        shards=[],
+    )
 
 
 def is_built(target: Path, wanted: Manifest) -> bool:
