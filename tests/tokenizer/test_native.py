@@ -55,10 +55,11 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_one_process_of_a_machine_compiles(package: Path, tmp_path: Path) -> None:
-    """Two at once and one later: one compiles, and nothing is written beside the source."""
+    """Each kernel is compiled by one of two at once and by no later one, not beside the source."""
     environment = {"XDG_CACHE_HOME": str(tmp_path), "NUMBA_CACHE_DIR": ""}
     both = [start(LOAD, package, **environment) for _ in range(2)]
-    assert sorted(hits_and_misses(process) for process in both) == [(0, 3), (3, 0)]
+    hits, misses = zip(*(hits_and_misses(process) for process in both), strict=True)
+    assert (sum(hits), sum(misses)) == (3, 3)
     assert hits_and_misses(start(LOAD, package, **environment)) == (3, 0)
     (kept,) = (tmp_path / "lmray").iterdir()
     assert list(kept.rglob("*.nbc"))
