@@ -12,7 +12,7 @@ import torch.distributed as dist
 from lmray.config import NUMERICS, Run, run_id
 from lmray.dataset import Splits
 from lmray.experiments.run_directory import FINAL, MetricsWriter, RunDirectory, Status
-from lmray.experiments.tracking import Tracker
+from lmray.experiments.tracking import check_tracking, open_trackers
 from lmray.training.loop import Record, Report, check_data, never, train
 
 
@@ -31,8 +31,8 @@ def execute(
     a trial it stops, the run's status is stopped. `group` is the sweep's name for Weights & Biases.
     Under torch.distributed each worker calls this and rank 0 writes.
 
-    Raises PreflightError if another process trains the run or its data does not fit; any error of
-    the training itself after writing it down as failed or out_of_memory.
+    Raises PreflightError if another process trains the run, its data does not fit or its tracking
+    cannot begin; any error of the training itself after writing it down as failed or out_of_memory.
     """
     check_data(run, splits)
     identifier = run_id(run, splits.digest)
@@ -46,13 +46,16 @@ def execute(
     if dist.is_initialized() and dist.get_rank() > 0:
         go(report=report)
         return directory
+    check_tracking(run)
     with directory.locked():
         directory.begin(run, identifier, {"digest": splits.digest, "path": str(splits.directory)})
         metrics = MetricsWriter(directory.path / "metrics.jsonl")
-        tracked = run.tracking.wandb != "off"
-        trackers = [Tracker(run, identifier, directory.path, group=group)] if tracked else []
+        trackers = open_trackers(run, identifier, directory.path, group=group)
 
         def report_all(record: Record) -> None:
+            if record["kind"] == "start":
+                facts = {key: record[key] for key in ("parameters", "compile_s", "device")}
+                directory.note({"began_at_step": record["step"], **facts})
             for receive in (metrics, *trackers, report):
                 receive(record)
 

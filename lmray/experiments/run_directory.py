@@ -73,6 +73,12 @@ class RunDirectory:
         }
         write_json(self.path / "run.json", facts)
 
+    def note(self, facts: dict[str, Any]) -> None:
+        """Adds facts to this life of the run."""
+        known = self.facts
+        known["lives"][-1] |= facts
+        write_json(self.path / "run.json", known)
+
     def finish(self, status: Status, facts: dict[str, Any]) -> None:
         """Writes how this life of the run ended."""
         known = self.facts
