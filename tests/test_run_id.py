@@ -45,6 +45,8 @@ OTHER = {
     "data.tokens": "elsewhere",
     "data.batch_size": 64,
     "data.batch_unit": "tokens",
+    "data.batch_ramp": ({"share": 0.5, "batch_size": 64},),
+    "data.length_ramp": ({"share": 0.5, "context_length": 128},),
     "optim.name": "muon",
     "optim.lr": 2e-3,
     "optim.matrix_lr": 0.01,
@@ -77,6 +79,7 @@ OTHER = {
     "execution.log_interval_steps": 1,
     "tracking.wandb": "offline",
     "tracking.project": "other",
+    "tracking.tensorboard": True,
     "seed": 1,
 }
 

@@ -5,21 +5,23 @@ callable that it asks after every step.
 """
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from lmray.config import Run
+from lmray.accounting import step_flops
+from lmray.config import BatchSchedule, Run
 from lmray.dataset import Splits
 from lmray.errors import PreflightError
 from lmray.training import checkpoint
 from lmray.training.budget import Meter
-from lmray.training.device import resolve_threads
+from lmray.training.clock import Clock
+from lmray.training.device import device_name, resolve_threads
 from lmray.training.measured import Window, peak_memory_bytes
+from lmray.training.precision import product_dtype
 from lmray.training.schedules import learning_rate
 from lmray.training.worker import Worker
 
@@ -75,12 +77,15 @@ def train(
     torch.set_num_threads(resolve_threads(run))
     worker, meter = Worker(run, splits), Meter(run)
     start = checkpoint.restore_latest(directory, worker.model, worker.optimizer, identity=identity)
-    clock = _Clock(begun - start.seconds)
+    device = device_name(worker.device)
+    dtype = product_dtype(run.optim.precision)
+    clock = Clock(begun - start.seconds, device=device, dtype=dtype, workers=worker.world)
+    batches = run.batches
     step = start.step
     parameters = sum(parameter.numel() for parameter in worker.model.parameters())
     saving = 12 * parameters / _BYTES_PER_S
     facts = {"parameters": parameters, "compile_s": worker.compile_seconds}
-    report({"kind": "start", "step": step, **facts, "workers": worker.world})
+    report({"kind": "start", "step": step, **facts, "device": device, "workers": worker.world})
 
     def elapsed() -> float:
         return worker.shared(clock.seconds()) if meter.timed else 0.0
@@ -94,7 +99,7 @@ def train(
             facts = worker.validate(scope)
         if meter.timed and scope == "prefix":
             reserve(pause.seconds, facts["scored_tokens"])
-        tokens = step * run.tokens_per_step
+        tokens = batches.tokens(step)
         where = {"kind": "validation", "scope": scope, "step": step, "tokens": tokens}
         report({**where, **facts, "seconds": clock.seconds()})
 
@@ -112,27 +117,31 @@ def train(
         interval = run.execution.log_interval_steps
         logs = step == 0 or (step + 1) % interval == 0 or step + 1 == meter.steps
         window.add(worker.take_step(step, lr, compares=logs))
+        shape = batches.shape(step)
+        clock.count(shape.tokens, step_flops(run.model, shape))
         step += 1
-        clock.count(run.tokens_per_step)
         after = elapsed()
         meter.took(after - now)
         last = meter.ends(step, after)
         logs = logs or last
-        evaluates = last or evaluates_after(step, run)
+        evaluates = last or evaluates_after(step, batches, run.evaluation.interval_tokens)
         saves = last or step % run.execution.checkpoint_interval_steps == 0
         asks = worker.waits or logs or evaluates or saves
         diverged = window.first_diverged() if asks else None
         if logs or diverged:
             step = diverged.step if diverged else step
-            where = {"kind": "train", "step": step, "tokens": step * run.tokens_per_step}
-            rate = {"tokens_per_s": clock.tokens_per_s(), "seconds": clock.seconds()}
+            where = {"kind": "train", "step": step, "tokens": batches.tokens(step)}
+            shape = batches.shape(step - 1)
+            size = {"sequences": shape.sequences, "length": shape.length}
+            rates = {**clock.rates(), "seconds": clock.seconds()}
             memory = {
                 "micro_batch": worker.micro_batch,
                 "peak_memory_bytes": peak_memory_bytes(worker.device),
             }
-            report({**where, "progress": done / total, **window.close(), **rate, **memory})
+            progress = {"progress": done / total}
+            report({**where, **progress, **size, **window.close(), **rates, **memory})
         if diverged:
-            return Outcome("diverged", step, step * run.tokens_per_step, clock.seconds())
+            return Outcome("diverged", step, batches.tokens(step), clock.seconds())
         if evaluates:
             validate("prefix")
             last = meter.ends(step, elapsed())
@@ -147,50 +156,13 @@ def train(
         if last:
             break
         if stop:
-            return Outcome("preempted", step, step * run.tokens_per_step, clock.seconds())
-    return Outcome("done", step, step * run.tokens_per_step, clock.seconds())
+            return Outcome("preempted", step, batches.tokens(step), clock.seconds())
+    return Outcome("done", step, batches.tokens(step), clock.seconds())
 
 
-@dataclass
-class _Pause:
-    seconds: float = 0.0
-
-
-class _Clock:
-    """Seconds over all lives of the run, and the rate of training alone since the last record."""
-
-    def __init__(self, begun: float) -> None:
-        self._begun = begun
-        self._reset()
-
-    def _reset(self) -> None:
-        self._mark = time.perf_counter()
-        self._tokens = 0
-
-    def seconds(self) -> float:
-        return time.perf_counter() - self._begun
-
-    def count(self, tokens: int) -> None:
-        self._tokens += tokens
-
-    def tokens_per_s(self) -> float:
-        rate = self._tokens / (time.perf_counter() - self._mark)
-        self._reset()
-        return rate
-
-    @contextmanager
-    def paused_rate(self) -> Iterator[_Pause]:
-        """Keeps the block, an evaluation or a checkpoint, out of the rate, and times it."""
-        pause, begun = _Pause(), time.perf_counter()
-        yield pause
-        pause.seconds = time.perf_counter() - begun
-        self._mark += pause.seconds
-
-
-def evaluates_after(step: int, run: Run) -> bool:
-    """Whether `step` is the first to reach another multiple of the evaluation interval."""
-    interval, per_step = run.evaluation.interval_tokens, run.tokens_per_step
-    return step * per_step // interval > (step - 1) * per_step // interval
+def evaluates_after(step: int, batches: BatchSchedule, interval: int) -> bool:
+    """Whether `step` is the first to reach another multiple of `interval` tokens."""
+    return batches.tokens(step) // interval > batches.tokens(step - 1) // interval
 
 
 def check_data(run: Run, splits: Splits) -> None:
