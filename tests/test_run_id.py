@@ -76,6 +76,8 @@ OTHER = {
     "execution.threads": 1,
     "execution.checkpoint_interval_steps": 7,
     "execution.keep_checkpoints": 1,
+    "execution.keep_best": True,
+    "execution.deterministic": True,
     "execution.log_interval_steps": 1,
     "tracking.wandb": "offline",
     "tracking.project": "other",

@@ -1,10 +1,10 @@
-"""`lmray eval`: the whole validation split, by the newest checkpoint of a run."""
+"""`lmray eval`: the whole validation split, by a checkpoint of a run."""
 
 from typing import Annotated
 
 import typer
 
-from lmray.cli.options import DEFAULT_ROOT, Json, Root, find_run, locate
+from lmray.cli.options import DEFAULT_ROOT, Checkpoint, Json, Root, find_run, locate
 
 
 def evaluate_run(
@@ -13,6 +13,7 @@ def evaluate_run(
         str,
         typer.Option(help="Token dataset whose validation split is read; default: the run's own."),
     ] = "",
+    checkpoint: Checkpoint = "latest",
     root: Root = DEFAULT_ROOT,
     json: Json = False,
 ) -> None:
@@ -23,7 +24,7 @@ def evaluate_run(
     from lmray.training.evaluation import evaluate
     from lmray.training.worker import finite
 
-    trained = load_trained(find_run(run, root))
+    trained = load_trained(find_run(run, root), checkpoint)
     splits = trained.splits
     if tokens:
         from lmray.dataset import open_splits

@@ -175,8 +175,23 @@ class Execution(Section):
     """Optimizer steps between checkpoints."""
     keep_checkpoints: Count = 2
     """Newest checkpoints kept; the one of the final step is among them."""
+    keep_best: bool = False
+    """Keep the checkpoint of the lowest validation loss on the prefix too: one is written after
+    each evaluation that finds a lower one."""
+    deterministic: bool = False
+    """Only algorithms that give the same bits every time, on a GPU too, where they are slower. A
+    CPU's give them anyway."""
     log_interval_steps: Count = 10
     """Optimizer steps between training records."""
+
+    @model_validator(mode="after")
+    def _kernels_are_fixed(self) -> "Execution":
+        if self.deterministic and self.compile == "max-autotune":
+            raise ValueError(
+                "execution.compile=max-autotune chooses kernels by their speed, in another process "
+                "others, which execution.deterministic=true forbids; set execution.compile=default"
+            )
+        return self
 
 
 class Tracking(Section):

@@ -1,4 +1,4 @@
-"""A run's newest model, ready to evaluate or to generate with."""
+"""A run's model at one of its checkpoints, ready to evaluate or to generate with."""
 
 import codecs
 import logging
@@ -33,11 +33,13 @@ class Trained:
     """Optimizer steps the weights have seen."""
 
 
-def load_trained(directory: RunDirectory) -> Trained:
-    """Loads the newest whole checkpoint of a run and opens the data it was trained on.
+def load_trained(directory: RunDirectory, which: str = "latest") -> Trained:
+    """Loads a checkpoint of a run and opens the data it was trained on.
 
-    Raises PreflightError if it has no checkpoint or its dataset has changed, CorruptionError if
-    every checkpoint is damaged.
+    `which` is latest (the newest that is whole), best (of execution.keep_best) or a step.
+
+    Raises PreflightError if there is no such checkpoint or the dataset has changed, CorruptionError
+    if the checkpoint, or every one of the latest, is damaged.
     """
     run = directory.config
     splits = open_splits(directory.facts["data"]["path"])
@@ -46,11 +48,7 @@ def load_trained(directory: RunDirectory) -> Trained:
             f"{splits.directory} is not the data that {directory.path} was trained on (digest "
             f"{splits.digest[:12]}, not {directory.facts['data']['digest'][:12]}); build it again"
         )
-    found = checkpoint.newest_first(directory.checkpoints)
-    if not found:
-        raise PreflightError(
-            f"{directory.path} has no checkpoint yet; let it train to its first one"
-        )
+    found = checkpoint.select(directory.checkpoints, which)
     device = resolve_device(run.execution.device)
     model = TransformerLM.from_config(run.model).to(device).eval()
 

@@ -16,12 +16,12 @@ from lmray.accounting import step_flops
 from lmray.config import BatchSchedule, Run
 from lmray.dataset import Splits
 from lmray.errors import PreflightError
-from lmray.training import checkpoint
 from lmray.training.budget import Meter
 from lmray.training.clock import Clock
-from lmray.training.device import device_name, resolve_threads
+from lmray.training.device import device_name, resolve_threads, set_determinism
 from lmray.training.measured import Window, peak_memory_bytes
 from lmray.training.precision import product_dtype
+from lmray.training.saving import Saver
 from lmray.training.schedules import learning_rate
 from lmray.training.worker import Worker
 
@@ -42,10 +42,6 @@ class Outcome:
     """Training tokens seen."""
     seconds: float
     """Wall time spent, over all lives of the run."""
-
-
-_BYTES_PER_S = 2e8
-"""What a disk is held to write before a checkpoint has been timed."""
 
 
 def never() -> bool:
@@ -70,20 +66,29 @@ def train(
     `interrupted()` is true after a step, a checkpoint is written and the status is preempted. Under
     torch.distributed every worker calls this and returns the same outcome; rank 0 writes.
 
-    Raises PreflightError if the data does not fit the config or a checkpoint is of another one.
+    Raises PreflightError if the data does not fit the config or a checkpoint is of another one, and
+    LmrayError if a checkpoint cannot be written.
     """
-    begun = time.perf_counter()
     check_data(run, splits)
+    keep, best = run.execution.keep_checkpoints, run.execution.keep_best
+    with Saver(directory, identity=identity, keep=keep, keep_best=best) as saver:
+        return _train(run, splits, saver, report, interrupted)
+
+
+def _train(
+    run: Run, splits: Splits, saver: Saver, report: Report, interrupted: Callable[[], bool]
+) -> Outcome:
+    begun = time.perf_counter()
+    set_determinism(run.execution.deterministic)
     torch.set_num_threads(resolve_threads(run))
     worker, meter = Worker(run, splits), Meter(run)
-    start = checkpoint.restore_latest(directory, worker.model, worker.optimizer, identity=identity)
+    start = saver.restore(worker.model, worker.optimizer)
     device = device_name(worker.device)
     dtype = product_dtype(run.optim.precision)
     clock = Clock(begun - start.seconds, device=device, dtype=dtype, workers=worker.world)
     batches = run.batches
     step = start.step
     parameters = sum(parameter.numel() for parameter in worker.model.parameters())
-    saving = 12 * parameters / _BYTES_PER_S
     facts = {"parameters": parameters, "compile_s": worker.compile_seconds}
     report({"kind": "start", "step": step, **facts, "device": device, "workers": worker.world})
 
@@ -91,10 +96,12 @@ def train(
         return worker.shared(clock.seconds()) if meter.timed else 0.0
 
     def reserve(seconds: float, scored: int) -> None:
-        whole = seconds * len(splits.valid) / scored
-        meter.reserve(worker.shared(seconds + whole + saving))
+        evaluations = seconds + seconds * len(splits.valid) / scored
+        # The write before may be under way as long as they take, or longer: the last one waits.
+        ending = max(evaluations, saver.seconds) + saver.seconds
+        meter.reserve(worker.shared(ending))
 
-    def validate(scope: Literal["prefix", "all"]) -> None:
+    def validate(scope: Literal["prefix", "all"]) -> float | None:
         with clock.paused_rate() as pause:
             facts = worker.validate(scope)
         if meter.timed and scope == "prefix":
@@ -102,6 +109,7 @@ def train(
         tokens = batches.tokens(step)
         where = {"kind": "validation", "scope": scope, "step": step, "tokens": tokens}
         report({**where, **facts, "seconds": clock.seconds()})
+        return facts["loss"]
 
     if step == 0:
         validate("prefix")
@@ -143,16 +151,17 @@ def train(
         if diverged:
             return Outcome("diverged", step, batches.tokens(step), clock.seconds())
         if evaluates:
-            validate("prefix")
+            saves = saver.improves(step, validate("prefix")) or saves
             last = meter.ends(step, elapsed())
         if last:
             validate("all")
         stop = worker.agree(interrupted())
         # What diverged unseen before the stop is not saved: the next life will meet it again.
         if last or saves or (stop and window.first_diverged() is None):
-            with clock.paused_rate() as pause:
-                worker.save(directory, step, clock.seconds(), identity)
-            saving = pause.seconds
+            with clock.paused_rate():
+                worker.save(saver, step, clock.seconds())
+                if last or stop:
+                    saver.wait()
         if last:
             break
         if stop:

@@ -4,7 +4,6 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -15,7 +14,6 @@ from torch import Tensor
 from lmray.config import Run
 from lmray.dataset import BatchSampler, Splits
 from lmray.model import TransformerLM, max_attention_logits
-from lmray.training import checkpoint
 from lmray.training.accumulation import fitting, parts
 from lmray.training.batches import batches
 from lmray.training.chunked_loss import mean_cross_entropy
@@ -25,6 +23,7 @@ from lmray.training.evaluation import evaluate
 from lmray.training.measured import Taken, finite, measure, relative_change
 from lmray.training.optimizers import make_optimizer
 from lmray.training.precision import autocast, prepare
+from lmray.training.saving import Saver
 
 _LOOKED_AT = 4
 """Sequences whose attention logits are recorded."""
@@ -203,16 +202,8 @@ class Worker:
         dist.broadcast(value, src=0)
         return value.item()
 
-    def save(self, directory: Path, step: int, seconds: float, identity: dict[str, Any]) -> None:
-        """Leaves a checkpoint, and no more than are kept."""
+    def save(self, saver: Saver, step: int, seconds: float) -> None:
+        """Has a checkpoint written while the training goes on."""
         if self.rank == 0:
-            checkpoint.write(
-                directory,
-                step=step,
-                tokens=self.run.batches.tokens(step),
-                seconds=seconds,
-                model=self.model,
-                optimizer=self.optimizer,
-                identity=identity,
-            )
-            checkpoint.prune(directory, keep=self.run.execution.keep_checkpoints)
+            tokens = self.run.batches.tokens(step)
+            saver.save(step, tokens, seconds, self.model, self.optimizer)
