@@ -50,7 +50,7 @@ def _field(schema: Mapping[str, Any], path: Sequence[str]) -> tuple[str, Mapping
     After the key, pydantic's path goes on into the members of a union.
     """
     rule, known = schema, []
-    written, default = "", None  # of the nearest part that has a default: an item of a list has none
+    written, default = "", None  # of the nearest part with one: an item of a list has none
     for part in path:
         rule = _resolve(schema, rule)
         properties = rule.get("properties", {})

@@ -82,4 +82,5 @@ def generate_text(
     }
     result(facts, "\n\n".join(prompt + written.text for written in found), as_json=json)
     if samples > 1 and not json:
-        err.print(diversity_sentence(measured), markup=False)
+        shares = (f"{key.replace('_', '-')} {measured[key] or 0:.3f}" for key in list(measured)[1:])
+        err.print(f"{samples} texts: {', '.join(shares)}", markup=False)
