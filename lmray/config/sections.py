@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from lmray.config.section import Count, Section
+from lmray.config.section import Count, Section, integral
 
 
 def _tuple(value: Any) -> Any:
@@ -148,6 +148,9 @@ class Budget(Section):
     """Wall time over all lives of the run, with evaluations, the last one too, and checkpoints."""
 
 
+_MOST_PROMPTS = 16
+
+
 class Evaluation(Section):
     """When validation loss is measured, and on what."""
 
@@ -155,6 +158,21 @@ class Evaluation(Section):
     """Training tokens between evaluations on the prefix; the whole split is read at the end."""
     prefix_tokens: Count = 262_144
     """Validation tokens of the fixed prefix, the first windows of the split."""
+    prompts: Annotated[tuple[str, ...], BeforeValidator(_tuple)] = ("",)
+    """Texts that the model writes on from at each evaluation, into samples.jsonl; an empty one
+    begins a document. No part of the run id, for they change nothing of the curve."""
+    sample_tokens: Annotated[int, Field(ge=1, le=1024), BeforeValidator(integral)] = 64
+    """Tokens written after each prompt at most, all prompts at once; no part of the run id."""
+
+    @model_validator(mode="after")
+    def _samples_are_few(self) -> "Evaluation":
+        if len(self.prompts) > _MOST_PROMPTS:
+            raise ValueError(
+                f"evaluation.prompts holds {len(self.prompts)} texts and training waits for what "
+                f"is written after them; keep at most {_MOST_PROMPTS}, and draw more samples with "
+                f"`lmray generate`"
+            )
+        return self
 
 
 class Execution(Section):

@@ -12,7 +12,8 @@ from lmray.config import Run
 from lmray.dataset import Splits, open_splits
 from lmray.errors import CorruptionError, PreflightError
 from lmray.experiments.run_directory import RunDirectory
-from lmray.generation import Sampling, generate_batch, stream
+from lmray.experiments.samples import Continuation, prompt_ids, write_on
+from lmray.generation import Sampling, stream
 from lmray.model import TransformerLM
 from lmray.training import checkpoint
 from lmray.training.device import resolve_device
@@ -72,18 +73,19 @@ def continue_text(
     sampling: Sampling,
     seed: int,
     samples: int = 1,
-) -> list[tuple[str, int]]:
-    """The texts a model goes on with after `prompt`, and their lengths in tokens.
+) -> list[Continuation]:
+    """The texts a model goes on with after `prompt`; an empty one begins a document.
 
-    An empty prompt begins a document. The i-th of several `samples` has the seed `seed` + i.
+    The i-th of several `samples` has the seed `seed` + i.
     """
-    tokenizer = trained.splits.tokenizer
-    prompts = [_prompt_ids(trained, prompt)] * samples
-    stop = (tokenizer.end_of_text,)
-    found = generate_batch(
-        trained.model, prompts, max_new_tokens, sampling, stop_tokens=stop, seed=seed
+    return write_on(
+        trained.model,
+        trained.splits.tokenizer,
+        [prompt] * samples,
+        max_new_tokens=max_new_tokens,
+        sampling=sampling,
+        seed=seed,
     )
-    return [(tokenizer.decode(ids), len(ids)) for ids in found]
 
 
 def stream_text(
@@ -91,14 +93,8 @@ def stream_text(
 ) -> Iterator[str]:
     """The first text of `continue_text` in pieces, each as soon as its characters are whole."""
     tokenizer = trained.splits.tokenizer
-    ids, stop = _prompt_ids(trained, prompt), (tokenizer.end_of_text,)
+    ids, stop = prompt_ids(tokenizer, prompt), (tokenizer.end_of_text,)
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     for token in stream(trained.model, ids, max_new_tokens, sampling, stop_tokens=stop, seed=seed):
         yield decoder.decode(tokenizer.decode_bytes([token]))
     yield decoder.decode(b"", final=True)
-
-
-def _prompt_ids(trained: Trained, prompt: str) -> list[int]:
-    # A document begins after the separator of the one before.
-    tokenizer = trained.splits.tokenizer
-    return tokenizer.encode(prompt) if prompt else [tokenizer.end_of_text]

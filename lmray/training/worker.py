@@ -19,7 +19,7 @@ from lmray.training.batches import batches
 from lmray.training.chunked_loss import mean_cross_entropy
 from lmray.training.clipping import clip_gradient_norm
 from lmray.training.device import resolve_device
-from lmray.training.evaluation import evaluate
+from lmray.training.evaluation import evaluate, intervals
 from lmray.training.measured import Taken, finite, measure, relative_change
 from lmray.training.optimizers import make_optimizer
 from lmray.training.precision import autocast, prepare
@@ -154,7 +154,7 @@ class Worker:
         return averaged[0]
 
     def validate(self, scope: Literal["prefix", "all"]) -> dict[str, Any]:
-        """Validation loss on the fixed prefix or on the whole split."""
+        """Validation loss on the fixed prefix, or on the whole split with its intervals."""
         with autocast(self.run.optim.precision, self.device):
             validation = evaluate(
                 self.model,
@@ -164,13 +164,14 @@ class Worker:
                 max_tokens="all" if scope == "all" else self.run.evaluation.prefix_tokens,
                 device=self.device,
             )
-        return {
+        facts = {
             "loss": finite(validation.loss),
             "bits_per_byte": finite(validation.bits_per_byte),
             "perplexity": finite(validation.perplexity),
             "scored_tokens": validation.tokens,
             "context_length": validation.context_length,
         }
+        return facts | (intervals(validation) if scope == "all" else {})
 
     def _evaluation_batch(self) -> int:
         """Windows evaluated at once, alike on all workers: no more than training has room for."""
