@@ -19,22 +19,23 @@ def evaluate_run(
     """Measure a run's loss on a whole validation split."""
     from lmray.cli.show import progress, result
     from lmray.errors import PreflightError
-    from lmray.experiments.trained import load_trained
+    from lmray.experiments.trained import load_trained, open_data
     from lmray.training.evaluation import evaluate
     from lmray.training.worker import finite
 
     trained = load_trained(find_run(run, root))
-    splits = trained.splits
     if tokens:
         from lmray.dataset import open_splits
 
         splits = open_splits(locate(tokens, root, "tokens"))
-        if splits.tokenizer.fingerprint != trained.splits.tokenizer.fingerprint:
+        if splits.tokenizer.fingerprint != trained.tokenizer.fingerprint:
             raise PreflightError(
                 f"{splits.directory} was encoded by tokenizer {splits.tokenizer.fingerprint[:12]}, "
-                f"the run trained with {trained.splits.tokenizer.fingerprint[:12]}; encode that "
-                f"text with the run's"
+                f"the run trained with {trained.tokenizer.fingerprint[:12]}; encode that text with "
+                f"the run's"
             )
+    else:
+        splits = open_data(trained.directory)
     with progress() as show:
         found = evaluate(
             trained.model,

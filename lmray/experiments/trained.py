@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -14,6 +15,7 @@ from lmray.errors import CorruptionError, PreflightError
 from lmray.experiments.run_directory import RunDirectory
 from lmray.generation import Sampling, generate_batch, stream
 from lmray.model import TransformerLM
+from lmray.tokenizer import Tokenizer, load_tokenizer
 from lmray.training import checkpoint
 from lmray.training.device import resolve_device
 
@@ -26,37 +28,42 @@ class Trained:
 
     directory: RunDirectory
     run: Run
-    splits: Splits
+    tokenizer: Tokenizer
     model: TransformerLM
     device: torch.device
     step: int
     """Optimizer steps the weights have seen."""
 
 
-def load_trained(directory: RunDirectory) -> Trained:
-    """Loads the newest whole checkpoint of a run and opens the data it was trained on.
+def load_trained(directory: RunDirectory, *, step: int | Literal["newest"] = "newest") -> Trained:
+    """Loads a checkpoint of a run, the newest whole one or that of `step`, and its tokenizer.
 
-    Raises PreflightError if it has no checkpoint or its dataset has changed, CorruptionError if
-    every checkpoint is damaged.
+    Raises PreflightError if it has no such checkpoint or its dataset has changed, CorruptionError
+    if every checkpoint is damaged.
     """
     run = directory.config
-    splits = open_splits(directory.facts["data"]["path"])
-    if splits.digest != directory.facts["data"]["digest"]:
-        raise PreflightError(
-            f"{splits.directory} is not the data that {directory.path} was trained on (digest "
-            f"{splits.digest[:12]}, not {directory.facts['data']['digest'][:12]}); build it again"
-        )
+    imported = directory.status == "imported"
+    path = directory.path / "tokenizer.json"
+    tokenizer = load_tokenizer(path) if imported else open_data(directory).tokenizer
     found = checkpoint.newest_first(directory.checkpoints)
     if not found:
         raise PreflightError(
             f"{directory.path} has no checkpoint yet; let it train to its first one"
         )
+    if step != "newest":
+        kept = [int(path.name.removeprefix("step-")) for path in found]
+        if step not in kept:
+            raise PreflightError(
+                f"{directory.path} has no checkpoint of step {step}; those it keeps are of "
+                f"{', '.join(map(str, kept))}"
+            )
+        found = [found[kept.index(step)]]
     device = resolve_device(run.execution.device)
     model = TransformerLM.from_config(run.model).to(device).eval()
 
     def with_weights(path: Path) -> Trained:
-        step = checkpoint.load_weights(path, model).step
-        return Trained(directory, run, splits, model, device, step)
+        reached = checkpoint.load_weights(path, model).step
+        return Trained(directory, run, tokenizer, model, device, reached)
 
     for path in found[:-1]:
         try:
@@ -64,6 +71,24 @@ def load_trained(directory: RunDirectory) -> Trained:
         except CorruptionError as error:
             logger.warning("passing over a checkpoint: %s", error)
     return with_weights(found[-1])
+
+
+def open_data(directory: RunDirectory) -> Splits:
+    """Opens the data that a run was trained on.
+
+    Raises PreflightError if it has changed, or if the run was imported and has none.
+    """
+    if directory.status == "imported":
+        raise PreflightError(
+            f"{directory.path} was imported and has no data of its own; name some with --tokens"
+        )
+    splits = open_splits(directory.facts["data"]["path"])
+    if splits.digest != directory.facts["data"]["digest"]:
+        raise PreflightError(
+            f"{splits.directory} is not the data that {directory.path} was trained on (digest "
+            f"{splits.digest[:12]}, not {directory.facts['data']['digest'][:12]}); build it again"
+        )
+    return splits
 
 
 def continue_text(
@@ -79,7 +104,7 @@ def continue_text(
 
     An empty prompt begins a document. The i-th of several `samples` has the seed `seed` + i.
     """
-    tokenizer = trained.splits.tokenizer
+    tokenizer = trained.tokenizer
     prompts = [_prompt_ids(trained, prompt)] * samples
     stop = (tokenizer.end_of_text,)
     found = generate_batch(
@@ -92,7 +117,7 @@ def stream_text(
     trained: Trained, prompt: str, *, max_new_tokens: int, sampling: Sampling, seed: int
 ) -> Iterator[str]:
     """The first text of `continue_text` in pieces, each as soon as its characters are whole."""
-    tokenizer = trained.splits.tokenizer
+    tokenizer = trained.tokenizer
     ids, stop = _prompt_ids(trained, prompt), (tokenizer.end_of_text,)
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     for token in stream(trained.model, ids, max_new_tokens, sampling, stop_tokens=stop, seed=seed):
@@ -102,5 +127,5 @@ def stream_text(
 
 def _prompt_ids(trained: Trained, prompt: str) -> list[int]:
     # A document begins after the separator of the one before.
-    tokenizer = trained.splits.tokenizer
+    tokenizer = trained.tokenizer
     return tokenizer.encode(prompt) if prompt else [tokenizer.end_of_text]
