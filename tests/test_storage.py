@@ -80,9 +80,13 @@ def test_a_folder_or_file_that_is_there_stays(tmp_path: Path) -> None:
 
 
 def test_a_failing_block_leaves_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), atomic_directory(tmp_path / "folder") as aside:
-        (aside / "file").write_text("half")
-        raise KeyboardInterrupt
+    def fail() -> None:
+        with atomic_directory(tmp_path / "folder") as aside:
+            (aside / "file").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
     assert list(tmp_path.iterdir()) == []
 
 
