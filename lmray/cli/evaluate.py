@@ -52,11 +52,11 @@ def evaluate_run(
     """
     from lmray.cli.show import progress
     from lmray.experiments.evaluated import diversity_beside, evaluate_trained
-    from lmray.experiments.trained import load_trained
+    from lmray.experiments.trained import load_trained, open_data
     from lmray.storage import write_json
 
     trained = load_trained(find_run(run, root), checkpoint)
-    splits = _splits(trained, tokens, root) if tokens else trained.splits
+    splits = _splits(trained, tokens, root) if tokens else open_data(trained.directory)
     read = splits.valid if split == "valid" else splits.train
     context_length = context_length or trained.run.model.context_length
     with progress() as show:
@@ -89,7 +89,7 @@ def _splits(trained: "Trained", tokens: str, root: Any) -> "Splits":
     from lmray.errors import PreflightError
 
     splits = open_splits(locate(tokens, root, "tokens"))
-    theirs, ours = splits.tokenizer.fingerprint, trained.splits.tokenizer.fingerprint
+    theirs, ours = splits.tokenizer.fingerprint, trained.tokenizer.fingerprint
     if theirs != ours:
         raise PreflightError(
             f"{splits.directory} was encoded by tokenizer {theirs[:12]}, the run trained with "
