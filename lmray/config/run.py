@@ -32,6 +32,9 @@ _LATER = frozenset(
 )
 """Keys younger than the first run ids; they enter an id where they are not at their default."""
 
+_SHOWN = {"prompts", "sample_tokens"}
+"""Keys of the evaluation that change what is shown of a run and nothing of its curve."""
+
 
 class Run(Section):
     """One training with one seed."""
@@ -116,11 +119,18 @@ class Run(Section):
 
         Ramps are the stages that come of them, as (first step, sequences, length).
 
-        Execution, tracking and the place of the data are no part of it. A key that came later than
+        Execution, tracking, samples and the place of the data are no part of it. A key later than
         the first run ids is left out at its default, so that what was run before keeps its id.
         """
-        exclude = {"model", "execution", "tracking", "data"}
-        values = self.model_dump(exclude=exclude)
+        values = self.model_dump(
+            exclude={
+                "model": True,
+                "execution": True,
+                "tracking": True,
+                "data": True,
+                "evaluation": _SHOWN,
+            }
+        )
         data: dict[str, Any] = {"batch_size": self.sequences_per_step}
         if len(stages := self.batches.stages) > 1:
             data["ramp"] = [[s.step, s.shape.sequences, s.shape.length] for s in stages]

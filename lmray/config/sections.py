@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from lmray.config.section import Count, Section
+from lmray.config.section import Count, Section, integral
 
 
 def _tuple(value: Any) -> Any:
@@ -148,6 +148,9 @@ class Budget(Section):
     """Wall time over all lives of the run, with evaluations, the last one too, and checkpoints."""
 
 
+_MOST_PROMPTS = 16
+
+
 class Evaluation(Section):
     """When validation loss is measured, and on what."""
 
@@ -155,6 +158,21 @@ class Evaluation(Section):
     """Training tokens between evaluations on the prefix; the whole split is read at the end."""
     prefix_tokens: Count = 262_144
     """Validation tokens of the fixed prefix, the first windows of the split."""
+    prompts: Annotated[tuple[str, ...], BeforeValidator(_tuple)] = ("",)
+    """Texts that the model writes on from at each evaluation, into samples.jsonl; an empty one
+    begins a document. No part of the run id, for they change nothing of the curve."""
+    sample_tokens: Annotated[int, Field(ge=1, le=1024), BeforeValidator(integral)] = 64
+    """Tokens written after each prompt at most, all prompts at once; no part of the run id."""
+
+    @model_validator(mode="after")
+    def _samples_are_few(self) -> "Evaluation":
+        if len(self.prompts) > _MOST_PROMPTS:
+            raise ValueError(
+                f"evaluation.prompts holds {len(self.prompts)} texts and training waits for what "
+                f"is written after them; keep at most {_MOST_PROMPTS}, and draw more samples with "
+                f"`lmray generate`"
+            )
+        return self
 
 
 class Execution(Section):
@@ -175,8 +193,23 @@ class Execution(Section):
     """Optimizer steps between checkpoints."""
     keep_checkpoints: Count = 2
     """Newest checkpoints kept; the one of the final step is among them."""
+    keep_best: bool = False
+    """Keep the checkpoint of the lowest validation loss on the prefix too: one is written after
+    each evaluation that finds a lower one."""
+    deterministic: bool = False
+    """Only algorithms that give the same bits every time, on a GPU too, where they are slower. A
+    CPU's give them anyway."""
     log_interval_steps: Count = 10
     """Optimizer steps between training records."""
+
+    @model_validator(mode="after")
+    def _kernels_are_fixed(self) -> "Execution":
+        if self.deterministic and self.compile == "max-autotune":
+            raise ValueError(
+                "execution.compile=max-autotune chooses kernels by their speed, in another process "
+                "others, which execution.deterministic=true forbids; set execution.compile=default"
+            )
+        return self
 
 
 class Tracking(Section):

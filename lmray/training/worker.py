@@ -4,7 +4,6 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -15,16 +14,16 @@ from torch import Tensor
 from lmray.config import Run
 from lmray.dataset import BatchSampler, Splits
 from lmray.model import TransformerLM, max_attention_logits
-from lmray.training import checkpoint
 from lmray.training.accumulation import fitting, parts
 from lmray.training.batches import batches
 from lmray.training.chunked_loss import mean_cross_entropy
 from lmray.training.clipping import clip_gradient_norm
 from lmray.training.device import resolve_device
-from lmray.training.evaluation import evaluate
+from lmray.training.evaluation import evaluate, intervals
 from lmray.training.measured import Taken, finite, measure, relative_change
 from lmray.training.optimizers import make_optimizer
 from lmray.training.precision import autocast, prepare
+from lmray.training.saving import Saver
 
 _LOOKED_AT = 4
 """Sequences whose attention logits are recorded."""
@@ -155,7 +154,7 @@ class Worker:
         return averaged[0]
 
     def validate(self, scope: Literal["prefix", "all"]) -> dict[str, Any]:
-        """Validation loss on the fixed prefix or on the whole split."""
+        """Validation loss on the fixed prefix, or on the whole split with its intervals."""
         with autocast(self.run.optim.precision, self.device):
             validation = evaluate(
                 self.model,
@@ -165,13 +164,14 @@ class Worker:
                 max_tokens="all" if scope == "all" else self.run.evaluation.prefix_tokens,
                 device=self.device,
             )
-        return {
+        facts = {
             "loss": finite(validation.loss),
             "bits_per_byte": finite(validation.bits_per_byte),
             "perplexity": finite(validation.perplexity),
             "scored_tokens": validation.tokens,
             "context_length": validation.context_length,
         }
+        return facts | (intervals(validation) if scope == "all" else {})
 
     def _evaluation_batch(self) -> int:
         """Windows evaluated at once, alike on all workers: no more than training has room for."""
@@ -203,16 +203,8 @@ class Worker:
         dist.broadcast(value, src=0)
         return value.item()
 
-    def save(self, directory: Path, step: int, seconds: float, identity: dict[str, Any]) -> None:
-        """Leaves a checkpoint, and no more than are kept."""
+    def save(self, saver: Saver, step: int, seconds: float) -> None:
+        """Has a checkpoint written while the training goes on."""
         if self.rank == 0:
-            checkpoint.write(
-                directory,
-                step=step,
-                tokens=self.run.batches.tokens(step),
-                seconds=seconds,
-                model=self.model,
-                optimizer=self.optimizer,
-                identity=identity,
-            )
-            checkpoint.prune(directory, keep=self.run.execution.keep_checkpoints)
+            tokens = self.run.batches.tokens(step)
+            saver.save(step, tokens, seconds, self.model, self.optimizer)
