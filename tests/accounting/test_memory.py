@@ -60,14 +60,16 @@ def assert_exact(model, precision):
 BIG = {"vocab_size": 100, "context_length": 32, "d_model": 64}
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("attention", ["math", "sdpa"])
+@pytest.mark.parametrize(
+    ("attention", "precision"),
+    [("math", "fp32"), ("math", "bf16"), ("sdpa", "fp32"), ("sdpa", "bf16")],
+)
 @pytest.mark.parametrize("changes", ONE_SWITCH, ids=str)
 def test_the_activations_are_those_that_autograd_keeps(changes, attention, precision):
     assert_exact(small(**BIG, attention=attention, **changes), precision)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(models(), st.sampled_from(PRECISIONS))
 def test_the_activations_of_every_model(model, precision):
     sizes = {"context_length": 16, "num_heads": 4, "d_ff": 40, "vocab_size": 64}
