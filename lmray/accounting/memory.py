@@ -1,11 +1,14 @@
 """Bytes that training with AdamW holds: for each parameter, and for each sequence.
 
 The activations are what this very implementation keeps for the backward pass. Another one keeps
-others: fused kernels fewer, autograd on the same formulas more. What a kernel, the loss or the
-optimizer needs for a moment is not listed.
+others: fused kernels fewer, autograd on the same formulas more.
 
 Under autocast the list is that of a CPU. A GPU's also takes exponentials and squares in fp32, so
 that attention=math and ffn=relu2 keep more there.
+
+Not listed: what a kernel, the loss or the optimizer needs for a moment; and while a checkpoint is
+being written, the host's copy of weights and moments, three times the weights. On a CPU that is
+memory of the training's own.
 
 Letters of formulas: n positions of a sequence, d width, e width of keys and values.
 """

@@ -72,14 +72,14 @@ def _facts(
         over_swiglu,
         parameters,
         six_n_d,
-        training_flops,
+        step_flops,
         training_memory,
     )
 
-    model, batch = run.model, run.sequences_per_step
-    tokens = run.steps * run.tokens_per_step
+    model, batch, batches = run.model, run.sequences_per_step, run.batches
+    tokens = run.training_tokens
     memory = training_memory(model, run.optim.precision)
-    flops = training_flops(model, tokens)
+    flops = batches.cost(run.steps, lambda shape: step_flops(model, shape))
     facts: dict[str, Any] = {
         "parameters": {k: v for k, v in parameters(model).items() if v}
         | {"all": num_parameters(model)},

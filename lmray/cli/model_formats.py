@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from lmray.cli.options import DEFAULT_ROOT, Json, Root, find_run
+from lmray.cli.options import DEFAULT_ROOT, Checkpoint, Json, Root, find_run
 from lmray.errors import UsageError
 
 
@@ -18,9 +18,7 @@ def register(app: typer.Typer) -> None:
 def export(
     run: Annotated[str, typer.Argument(help="A run: its directory or the beginning of its id.")],
     folder: Annotated[Path, typer.Argument(help="Folder to make; one that holds files is kept.")],
-    checkpoint: Annotated[
-        str, typer.Option(metavar="STEP", help="Step of the checkpoint, or newest.")
-    ] = "newest",
+    checkpoint: Checkpoint = "latest",
     dtype: Annotated[
         Literal["auto", "fp32", "bf16"],
         typer.Option(help="What weights are written in; auto is what they were trained in."),
@@ -29,17 +27,11 @@ def export(
     json: Json = False,
 ) -> None:
     """Write a run's model and tokenizer as a folder that Hugging Face's transformers loads."""
-    if checkpoint != "newest" and not checkpoint.isdecimal():
-        raise UsageError(
-            f"--checkpoint={checkpoint} is neither newest nor a step; write it as in "
-            f"--checkpoint 1000"
-        )
     from lmray.cli.show import result
     from lmray.experiments.exporting import export_model
     from lmray.experiments.trained import load_trained
 
-    step = "newest" if checkpoint == "newest" else int(checkpoint)
-    trained = load_trained(find_run(run, root), step=step)
+    trained = load_trained(find_run(run, root), checkpoint)
     facts = export_model(trained, folder, dtype=dtype)
     text = (
         f"{folder}: {facts['architecture']} of {facts['parameters']:,} parameters in "

@@ -30,6 +30,10 @@ Address = Annotated[
     typer.Option(envvar="RAY_ADDRESS", help="Ray cluster to join; without one, Ray starts here."),
 ]
 
+Checkpoint = Annotated[
+    str, typer.Option(help="latest, best (if the run has execution.keep_best=true), or a step.")
+]
+
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(

@@ -95,7 +95,7 @@ def _card(trained: Trained, facts: Mapping[str, Any]) -> str:
         run_id=known["run_id"],
         source=known.get("source"),
         data_digest=known.get("data", {}).get("digest"),
-        tokens=trained.step * run.tokens_per_step,
+        tokens=run.batches.tokens(trained.step),
         measured=measured[-1:],
         end_of_text=END_OF_TEXT,
         context_length=run.model.context_length,

@@ -21,6 +21,7 @@ from lmray.storage import atomic_directory, read_json, sha256_file
 from lmray.tokenizer import save_tokenizer
 from lmray.tokenizer.huggingface_files import read_tokenizer
 from lmray.training import checkpoint
+from lmray.training.snapshot import START, take
 
 _CONFIG, _WEIGHTS, _TOKENIZER = _FILES = ("config.json", "model.safetensors", "tokenizer.json")
 
@@ -71,15 +72,8 @@ def import_model(folder: Path, directory: RunDirectory) -> dict[str, Any]:
         run = _run(model, bf16=lm.token_embeddings.weight.dtype == torch.bfloat16)
         made.adopt(run, directory.path.name, source)
         save_tokenizer(tokenizer, aside / "tokenizer.json", corpus_digest="unknown: imported")
-        checkpoint.write(
-            made.checkpoints,
-            step=0,
-            tokens=0,
-            seconds=0.0,
-            model=lm,
-            optimizer=torch.optim.SGD(lm.parameters()),  # has no state
-            identity=source,
-        )
+        stateless = torch.optim.SGD(lm.parameters())
+        checkpoint.write(made.checkpoints, take(START, lm, stateless, source))
     return facts
 
 

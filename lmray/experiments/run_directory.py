@@ -1,4 +1,5 @@
-"""runs/<run_id>/: run.json says what a run is and how it stands, metrics.jsonl what it measured."""
+"""runs/<run_id>/: run.json says what a run is and how it stands, metrics.jsonl what it measured,
+samples.jsonl what it wrote at each evaluation."""
 
 import os
 import time
@@ -108,7 +109,7 @@ class RunDirectory:
 
 
 class MetricsWriter:
-    """The `report` callable that writes metrics.jsonl.
+    """The `report` callable that writes metrics.jsonl, and another one samples.jsonl.
 
     A "start" record is not written: it cuts off what an earlier life recorded beyond the step that
     this one starts from, so that the file is that of a run that was never interrupted.

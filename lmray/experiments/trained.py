@@ -1,11 +1,10 @@
-"""A run's newest model, ready to evaluate or to generate with."""
+"""A run's model at one of its checkpoints, ready to evaluate or to generate with."""
 
 import codecs
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -13,7 +12,8 @@ from lmray.config import Run
 from lmray.dataset import Splits, open_splits
 from lmray.errors import CorruptionError, PreflightError
 from lmray.experiments.run_directory import RunDirectory
-from lmray.generation import Sampling, generate_batch, stream
+from lmray.experiments.samples import Continuation, prompt_ids, write_on
+from lmray.generation import Sampling, stream
 from lmray.model import TransformerLM
 from lmray.tokenizer import Tokenizer, load_tokenizer
 from lmray.training import checkpoint
@@ -35,29 +35,19 @@ class Trained:
     """Optimizer steps the weights have seen."""
 
 
-def load_trained(directory: RunDirectory, *, step: int | Literal["newest"] = "newest") -> Trained:
-    """Loads a checkpoint of a run, the newest whole one or that of `step`, and its tokenizer.
+def load_trained(directory: RunDirectory, which: str = "latest") -> Trained:
+    """Loads a checkpoint of a run and its tokenizer.
 
-    Raises PreflightError if it has no such checkpoint or its dataset has changed, CorruptionError
-    if every checkpoint is damaged.
+    `which` is latest (the newest that is whole), best (of execution.keep_best) or a step.
+
+    Raises PreflightError if there is no such checkpoint or the dataset has changed, CorruptionError
+    if the checkpoint, or every one of the latest, is damaged.
     """
     run = directory.config
     imported = directory.status == "imported"
     path = directory.path / "tokenizer.json"
     tokenizer = load_tokenizer(path) if imported else open_data(directory).tokenizer
-    found = checkpoint.newest_first(directory.checkpoints)
-    if not found:
-        raise PreflightError(
-            f"{directory.path} has no checkpoint yet; let it train to its first one"
-        )
-    if step != "newest":
-        kept = [int(path.name.removeprefix("step-")) for path in found]
-        if step not in kept:
-            raise PreflightError(
-                f"{directory.path} has no checkpoint of step {step}; those it keeps are of "
-                f"{', '.join(map(str, kept))}"
-            )
-        found = [found[kept.index(step)]]
+    found = checkpoint.select(directory.checkpoints, which)
     device = resolve_device(run.execution.device)
     model = TransformerLM.from_config(run.model).to(device).eval()
 
@@ -99,18 +89,19 @@ def continue_text(
     sampling: Sampling,
     seed: int,
     samples: int = 1,
-) -> list[tuple[str, int]]:
-    """The texts a model goes on with after `prompt`, and their lengths in tokens.
+) -> list[Continuation]:
+    """The texts a model goes on with after `prompt`; an empty one begins a document.
 
-    An empty prompt begins a document. The i-th of several `samples` has the seed `seed` + i.
+    The i-th of several `samples` has the seed `seed` + i.
     """
-    tokenizer = trained.tokenizer
-    prompts = [_prompt_ids(trained, prompt)] * samples
-    stop = (tokenizer.end_of_text,)
-    found = generate_batch(
-        trained.model, prompts, max_new_tokens, sampling, stop_tokens=stop, seed=seed
+    return write_on(
+        trained.model,
+        trained.tokenizer,
+        [prompt] * samples,
+        max_new_tokens=max_new_tokens,
+        sampling=sampling,
+        seed=seed,
     )
-    return [(tokenizer.decode(ids), len(ids)) for ids in found]
 
 
 def stream_text(
@@ -118,14 +109,8 @@ def stream_text(
 ) -> Iterator[str]:
     """The first text of `continue_text` in pieces, each as soon as its characters are whole."""
     tokenizer = trained.tokenizer
-    ids, stop = _prompt_ids(trained, prompt), (tokenizer.end_of_text,)
+    ids, stop = prompt_ids(tokenizer, prompt), (tokenizer.end_of_text,)
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     for token in stream(trained.model, ids, max_new_tokens, sampling, stop_tokens=stop, seed=seed):
         yield decoder.decode(tokenizer.decode_bytes([token]))
     yield decoder.decode(b"", final=True)
-
-
-def _prompt_ids(trained: Trained, prompt: str) -> list[int]:
-    # A document begins after the separator of the one before.
-    tokenizer = trained.tokenizer
-    return tokenizer.encode(prompt) if prompt else [tokenizer.end_of_text]

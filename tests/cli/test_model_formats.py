@@ -68,8 +68,8 @@ def test_there_and_back(lmray, run_id, small_dataset, tmp_path):
     [
         (("export", "nothing", "out"), 2, "no run begins with 'nothing'"),
         (("export", "relu2", "out"), 3, "model.ffn=relu2 is computed by no architecture"),
-        (("export", "RUN", "out", "--checkpoint", "last"), 2, "--checkpoint=last is neither"),
-        (("export", "RUN", "out", "--checkpoint", "7"), 3, "no checkpoint of step 7; those it"),
+        (("export", "RUN", "out", "--checkpoint", "last"), 2, "checkpoint 'last' is neither"),
+        (("export", "RUN", "out", "--checkpoint", "7"), 3, "no checkpoint of step 7; there are"),
         (("export", "RUN", "taken"), 3, "taken holds something else; choose another folder"),
         (("import", "taken", "--name", "x"), 3, "taken has no config.json; name a folder with"),
         (("import", "taken", "--name", "../x"), 2, "--name=../x is not the name of a folder"),
