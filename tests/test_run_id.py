@@ -45,6 +45,8 @@ OTHER = {
     "data.tokens": "elsewhere",
     "data.batch_size": 64,
     "data.batch_unit": "tokens",
+    "data.batch_ramp": ({"share": 0.5, "batch_size": 64},),
+    "data.length_ramp": ({"share": 0.5, "context_length": 128},),
     "optim.name": "muon",
     "optim.lr": 2e-3,
     "optim.matrix_lr": 0.01,
@@ -76,9 +78,12 @@ OTHER = {
     "execution.threads": 1,
     "execution.checkpoint_interval_steps": 7,
     "execution.keep_checkpoints": 1,
+    "execution.keep_best": True,
+    "execution.deterministic": True,
     "execution.log_interval_steps": 1,
     "tracking.wandb": "offline",
     "tracking.project": "other",
+    "tracking.tensorboard": True,
     "seed": 1,
 }
 

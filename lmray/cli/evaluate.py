@@ -1,10 +1,10 @@
-"""`lmray eval`: a whole split, by the newest checkpoint of a run."""
+"""`lmray eval`: a whole split, by a checkpoint of a run."""
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from lmray.cli.options import DEFAULT_ROOT, Json, Root, find_run, locate
+from lmray.cli.options import DEFAULT_ROOT, Checkpoint, Json, Root, find_run, locate
 
 if TYPE_CHECKING:
     from lmray.dataset import Splits
@@ -17,6 +17,7 @@ def evaluate_run(
         str,
         typer.Option(help="Token dataset whose split is read; default: the run's own."),
     ] = "",
+    checkpoint: Checkpoint = "latest",
     split: Annotated[
         Literal["valid", "train"], typer.Option(help="Which of its splits.")
     ] = "valid",
@@ -51,11 +52,11 @@ def evaluate_run(
     """
     from lmray.cli.show import progress
     from lmray.experiments.evaluated import diversity_beside, evaluate_trained
-    from lmray.experiments.trained import load_trained
+    from lmray.experiments.trained import load_trained, open_data
     from lmray.storage import write_json
 
-    trained = load_trained(find_run(run, root))
-    splits = _splits(trained, tokens, root) if tokens else trained.splits
+    trained = load_trained(find_run(run, root), checkpoint)
+    splits = _splits(trained, tokens, root) if tokens else open_data(trained.directory)
     read = splits.valid if split == "valid" else splits.train
     context_length = context_length or trained.run.model.context_length
     with progress() as show:
@@ -88,7 +89,7 @@ def _splits(trained: "Trained", tokens: str, root: Any) -> "Splits":
     from lmray.errors import PreflightError
 
     splits = open_splits(locate(tokens, root, "tokens"))
-    theirs, ours = splits.tokenizer.fingerprint, trained.splits.tokenizer.fingerprint
+    theirs, ours = splits.tokenizer.fingerprint, trained.tokenizer.fingerprint
     if theirs != ours:
         raise PreflightError(
             f"{splits.directory} was encoded by tokenizer {theirs[:12]}, the run trained with "

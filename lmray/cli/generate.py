@@ -1,11 +1,11 @@
-"""`lmray generate`: text from a run's newest checkpoint."""
+"""`lmray generate`: text from a run's checkpoint."""
 
 import sys
 from typing import Annotated
 
 import typer
 
-from lmray.cli.options import DEFAULT_ROOT, Json, Root, find_run
+from lmray.cli.options import DEFAULT_ROOT, Checkpoint, Json, Root, find_run
 from lmray.errors import UsageError
 
 
@@ -39,6 +39,7 @@ def generate_text(
             show_default=False,
         ),
     ] = None,
+    checkpoint: Checkpoint = "latest",
     root: Root = DEFAULT_ROOT,
     json: Json = False,
 ) -> None:
@@ -52,7 +53,7 @@ def generate_text(
     from lmray.generation import Sampling
 
     sampling = Sampling(temperature, top_p, top_k, min_p)
-    trained = load_trained(find_run(run, root))
+    trained = load_trained(find_run(run, root), checkpoint)
     alone = samples == 1 and not json
     if alone and (sys.stdout.isatty() if stream is None else stream):
         print(prompt, end="", flush=True)

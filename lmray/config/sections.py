@@ -14,6 +14,28 @@ def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+_ROUNDING = 1e-6
+"""What the shares of phases, written as decimals, may miss one by."""
+
+
+class BatchPhase(Section):
+    """A part of the budget with a batch of its own."""
+
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Fraction of budget.tokens."""
+    batch_size: Count = 32
+    """In data.batch_unit."""
+
+
+class LengthPhase(Section):
+    """A part of the budget with shorter sequences."""
+
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Fraction of budget.tokens."""
+    context_length: Count = 64
+    """Tokens of each sequence, at most model.context_length."""
+
+
 class Data(Section):
     """Where the tokens are and how many a step takes."""
 
@@ -22,11 +44,24 @@ class Data(Section):
     batch_size: Count = 128
     """Sequences in one optimizer step, over all workers; or tokens, as batch_unit says."""
     batch_unit: Literal["sequences", "tokens"] = "sequences"
-    """What batch_size counts; so many tokens are whole sequences of model.context_length."""
+    """What batch_size counts; so many tokens are whole sequences, of whatever length."""
+    batch_ramp: Annotated[tuple[BatchPhase, ...], BeforeValidator(_tuple)] = ()
+    """Phases before the batch has batch_size, which all the rest of the budget has; a phase begins
+    with the first step before which the shares of earlier ones are spent."""
+    length_ramp: Annotated[tuple[LengthPhase, ...], BeforeValidator(_tuple)] = ()
+    """Phases before sequences have model.context_length, as in batch_ramp. With batch_unit=tokens a
+    step has more of the shorter ones."""
 
-
-_ROUNDING = 1e-6
-"""What the shares of phases, written as decimals, may miss one by."""
+    @model_validator(mode="after")
+    def _ramps_end(self) -> "Data":
+        for key, phases in (("batch_ramp", self.batch_ramp), ("length_ramp", self.length_ramp)):
+            total = sum(phase.share for phase in phases)
+            if total > 1 - _ROUNDING:
+                raise ValueError(
+                    f"the shares of data.{key} make {total:g} and leave nothing to train at full "
+                    f"size; make them less than 1 together"
+                )
+        return self
 
 
 class Phase(Section):
@@ -158,8 +193,23 @@ class Execution(Section):
     """Optimizer steps between checkpoints."""
     keep_checkpoints: Count = 2
     """Newest checkpoints kept; the one of the final step is among them."""
+    keep_best: bool = False
+    """Keep the checkpoint of the lowest validation loss on the prefix too: one is written after
+    each evaluation that finds a lower one."""
+    deterministic: bool = False
+    """Only algorithms that give the same bits every time, on a GPU too, where they are slower. A
+    CPU's give them anyway."""
     log_interval_steps: Count = 10
     """Optimizer steps between training records."""
+
+    @model_validator(mode="after")
+    def _kernels_are_fixed(self) -> "Execution":
+        if self.deterministic and self.compile == "max-autotune":
+            raise ValueError(
+                "execution.compile=max-autotune chooses kernels by their speed, in another process "
+                "others, which execution.deterministic=true forbids; set execution.compile=default"
+            )
+        return self
 
 
 class Tracking(Section):
@@ -169,3 +219,5 @@ class Tracking(Section):
     """Weights & Biases; offline writes its files beneath the run directory."""
     project: str = "lmray"
     """Weights & Biases project."""
+    tensorboard: bool = False
+    """TensorBoard's files, in tensorboard/ beneath the run directory; needs lmray[tensorboard]."""

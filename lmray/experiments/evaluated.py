@@ -40,7 +40,7 @@ def evaluate_trained(
             trained.model,
             split,
             context_length=context_length,
-            batch_size=run.tokens_per_step // context_length,
+            batch_size=run.sequences_per_step * run.model.context_length // context_length,
             max_tokens="all",
             device=trained.device,
             stride=stride,

@@ -15,9 +15,17 @@ from lmray.storage import canonical_json, locked, read_json, read_lines, write_b
 FORMAT_VERSION = 1
 
 Status = Literal[
-    "absent", "running", "done", "stopped", "diverged", "out_of_memory", "preempted", "failed"
+    "absent",
+    "running",
+    "done",
+    "stopped",
+    "diverged",
+    "out_of_memory",
+    "preempted",
+    "failed",
+    "imported",
 ]
-"""How a run stands; absent before its first life."""
+"""How a run stands; absent before its first life, imported without any."""
 
 FINAL: tuple[Status, ...] = ("done", "diverged")
 """Statuses that training again would only repeat."""
@@ -71,6 +79,18 @@ class RunDirectory:
             "config": run.model_dump(),
             "data": data,
             "lives": [*earlier, {"started": _now(), **provenance()}],
+        }
+        write_json(self.path / "run.json", facts)
+
+    def adopt(self, run: Run, run_id: str, source: dict[str, Any]) -> None:
+        """Writes run.json with status imported; `source` says where the model came from."""
+        facts = {
+            "format_version": FORMAT_VERSION,
+            "run_id": run_id,
+            "status": "imported",
+            "config": run.model_dump(),
+            "source": source,
+            "lives": [{"started": _now(), **provenance()}],
         }
         write_json(self.path / "run.json", facts)
 
