@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lmray.config import override
-from lmray.dataset import open_splits
+from lmray.dataset import TokenDataset, open_splits
 from lmray.errors import UsageError
 from lmray.experiments.evaluated import by_context, diversity_beside, evaluate_trained
 from lmray.experiments.execute import execute
@@ -14,6 +14,11 @@ from lmray.experiments.samples import SAMPLING, diversity
 from lmray.experiments.trained import Trained, continue_text, load_trained
 from lmray.training.evaluation import Validation
 from tests.small import small_run
+
+
+@pytest.fixture(scope="module")
+def valid(small_dataset: Path) -> TokenDataset:
+    return open_splits(small_dataset).valid
 
 
 def trained_with(dataset: Path, runs: Path, precision: str) -> Trained:
@@ -28,18 +33,18 @@ def trained(small_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Tr
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "bf16_weights"])
 def test_the_runs_own_windows_give_its_last_record(
-    precision: str, small_dataset: Path, tmp_path: Path
+    precision: str, small_dataset: Path, tmp_path: Path, valid: TokenDataset
 ):
     trained = trained_with(small_dataset, tmp_path, precision)
-    found = evaluate_trained(trained, trained.splits.valid, context_length=16, stride=16)
+    found = evaluate_trained(trained, valid, context_length=16, stride=16)
     record = trained.directory.final_validation()
     shared = found.keys() & record.keys() - {"tokens"}  # there of the training
     assert {"loss", "loss_low", "loss_high", "bits_per_byte_low", "documents"} <= shared
     assert {key: found[key] for key in shared} == {key: record[key] for key in shared}
 
 
-def test_losses_by_context_and_by_position_make_up_the_loss(trained: Trained):
-    found = evaluate_trained(trained, trained.splits.valid, context_length=13, stride=6)
+def test_losses_by_context_and_by_position_make_up_the_loss(trained: Trained, valid: TokenDataset):
+    found = evaluate_trained(trained, valid, context_length=13, stride=6)
     rows = found["loss_by_context"]
     assert [(row["first"], row["last"]) for row in rows] == [
         (1, 1),
@@ -48,7 +53,7 @@ def test_losses_by_context_and_by_position_make_up_the_loss(trained: Trained):
         (5, 8),
         (9, 13),
     ]
-    assert sum(row["tokens"] for row in rows) == found["tokens"] == len(trained.splits.valid) - 1
+    assert sum(row["tokens"] for row in rows) == found["tokens"] == len(valid) - 1
     assert sum(found["tokens_by_position"]) == found["tokens"]
     means = [
         sum(row["tokens"] * row["loss"] for row in rows),
@@ -74,17 +79,17 @@ def test_ranges_of_contexts_are_powers_of_two(length: int, ranges: list[tuple[in
 
 
 @pytest.mark.parametrize("context_length", [0, 17])
-def test_a_context_that_was_not_trained_is_refused(trained: Trained, context_length: int):
+def test_a_context_that_was_not_trained_is_refused(
+    trained: Trained, valid: TokenDataset, context_length: int
+):
     with pytest.raises(UsageError, match=rf"context_length={context_length} is not from 1 to 16"):
-        evaluate_trained(
-            trained, trained.splits.valid, context_length=context_length, stride=context_length
-        )
+        evaluate_trained(trained, valid, context_length=context_length, stride=context_length)
 
 
-def test_diversity_is_of_documents_from_their_beginning(trained: Trained):
-    found = diversity_beside(trained, trained.splits.valid, texts=5, max_new_tokens=20)
-    tokenizer = trained.splits.tokenizer
-    text = tokenizer.decode(trained.splits.valid.read(0, len(trained.splits.valid)).tolist())
+def test_diversity_is_of_documents_from_their_beginning(trained: Trained, valid: TokenDataset):
+    found = diversity_beside(trained, valid, texts=5, max_new_tokens=20)
+    tokenizer = trained.tokenizer
+    text = tokenizer.decode(valid.read(0, len(valid)).tolist())
     documents = [tokenizer.encode(each)[:20] for each in text.split("<|endoftext|>")[:5]]
     assert found["split"] == diversity(documents)
     written = continue_text(trained, "", max_new_tokens=20, sampling=SAMPLING, seed=0, samples=5)
