@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lmray import experiments
 from lmray.config import Evaluation, override, run_id
 from lmray.dataset import Splits, open_splits
 from lmray.errors import UsageError
@@ -73,6 +74,15 @@ def test_a_sample_is_what_the_checkpoint_of_its_step_writes(straight: RunDirecto
             seed=record["seed"],
         )
         assert (written.text, len(written.ids)) == (record["text"], record["new_tokens"])
+
+
+def test_many_texts_are_written_in_batches(straight: RunDirectory, monkeypatch: pytest.MonkeyPatch):
+    trained = load_trained(straight)
+    options = {"max_new_tokens": 8, "sampling": SAMPLING, "seed": 2, "samples": 5}
+    together = continue_text(trained, "Ada", **options)
+    monkeypatch.setattr(experiments.samples, "_AT_ONCE", 2)
+    assert continue_text(trained, "Ada", **options) == together
+    assert len(together) == 5
 
 
 def test_a_run_is_bit_for_bit_the_same_with_and_without_samples(
