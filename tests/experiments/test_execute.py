@@ -46,6 +46,9 @@ def test_a_run_leaves_its_config_provenance_status_and_metrics(splits: Splits, t
     assert whole["bits_per_byte"] == pytest.approx(
         whole["loss"] / 0.6931471805599453 * whole["scored_tokens"] / _scored_bytes(splits)
     )
+    assert whole["documents"] == 40
+    assert whole["loss_low"] < whole["loss"] < whole["loss_high"]
+    assert whole["bits_per_byte_low"] < whole["bits_per_byte"] < whole["bits_per_byte_high"]
 
 
 def _scored_bytes(splits: Splits) -> int:
