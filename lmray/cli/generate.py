@@ -47,7 +47,8 @@ def generate_text(
     if stream and (json or samples > 1):
         other = "--json" if json else f"--samples={samples}"
         raise UsageError(f"--stream prints one text as it comes and not {other}; drop one of them")
-    from lmray.cli.show import result
+    from lmray.cli.show import err, result
+    from lmray.experiments.samples import diversity
     from lmray.experiments.trained import continue_text, load_trained, stream_text
     from lmray.generation import Sampling
 
@@ -70,12 +71,17 @@ def generate_text(
         seed=seed,
         samples=samples,
     )
+    measured = diversity([written.ids for written in found])
     facts = {
         "run": str(trained.directory.path),
         "prompt": prompt,
         "samples": [
-            {"seed": seed + index, "text": text, "new_tokens": tokens}
-            for index, (text, tokens) in enumerate(found)
+            {"seed": seed + index, "text": written.text, "new_tokens": len(written.ids)}
+            for index, written in enumerate(found)
         ],
+        "diversity": measured,
     }
-    result(facts, "\n\n".join(prompt + text for text, _ in found), as_json=json)
+    result(facts, "\n\n".join(prompt + written.text for written in found), as_json=json)
+    if samples > 1 and not json:
+        shares = (f"{key.replace('_', '-')} {measured[key] or 0:.3f}" for key in list(measured)[1:])
+        err.print(f"{samples} texts: {', '.join(shares)}", markup=False)

@@ -24,6 +24,11 @@ def resolve_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
     )
 
 
+def device_name(device: torch.device) -> str:
+    """What torch calls a GPU; "cpu" for a CPU, of which torch knows no name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def resolve_threads(run: Run) -> int:
     """The CPU threads that execution.threads stands for."""
     if run.execution.threads != "auto":
