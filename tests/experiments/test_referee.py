@@ -166,7 +166,7 @@ def test_a_diverged_trial_that_is_retried_begins_anew_and_is_judged_anew(tmp_pat
 
 
 def test_the_third_failure_alike_of_several_trials_stops_the_sweep(tmp_path: Path):
-    judge = referee(STOP, tmp_path / "ledger.jsonl", dict.fromkeys("abcd", []), 2)
+    judge = referee(STOP, tmp_path / "ledger.jsonl", {trial: [] for trial in "abcd"}, 2)
     judge.failed("a", "KeyError: 'x'", trace="same")
     judge.failed("a", "KeyError: 'x'", trace="same")
     judge.failed("b", "OSError: y", trace="other")
