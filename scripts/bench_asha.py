@@ -164,7 +164,7 @@ def row(
     trials: list[Trial],
 ) -> str:
     gaps, shares, rates = [], [], []
-    full = sum(trial.run.steps * trial.run.tokens_per_step for trial in trials)
+    full = sum(trial.run.training_tokens for trial in trials)
     by_id = {trial.id: trial.changes["optim.lr"] for trial in trials}
     for done, tokens in found:
         winner = min(done, key=finals.__getitem__, default="")

@@ -4,6 +4,7 @@ Asynchronous successive halving in tokens: Li et al. 2020, arXiv:1810.05934. The
 `lmray.experiments.halving`.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
@@ -65,39 +66,49 @@ class Asha:
         del facts["timeout_s"]
         return facts
 
-    def check(self, space: str, runs: Iterable[Run]) -> None:
+    def check(self, space: str, runs: Iterable[Run], budget_tokens: int) -> None:
         """Refuses rungs at which the trials cannot be compared at equal tokens.
 
-        Raises UsageError if the first rung, of which the others are multiples, is no multiple of a
-        run's evaluation interval or step, or lies within its warm-up.
+        Raises UsageError if a run has no step that ends on a rung, does not evaluate there, or is
+        still in its warm-up.
         """
-        if self.mode == "none":
-            return
-        grace = self.grace_tokens
-        for run in runs:
-            for key, tokens in (
-                ("evaluation.interval_tokens", run.evaluation.interval_tokens),
-                ("the tokens of a step", run.tokens_per_step),
+        levels = self.rungs(budget_tokens)
+        for run in runs if levels else ():
+            for unit, key in (
+                (run.evaluation.interval_tokens, "evaluation.interval_tokens"),
+                (run.batches.unit, "the tokens of a step"),
             ):
-                if grace % tokens:
-                    nearest = max(1, round(grace / tokens)) * tokens
+                if self.grace_tokens % unit:
+                    nearest = max(1, round(self.grace_tokens / unit)) * unit
                     raise UsageError(
-                        f"space {space}: asha.grace_tokens={grace} is not a multiple of {key}="
-                        f"{tokens}, so no validation would fall on a rung; make it {nearest}"
+                        f"space {space}: asha.grace_tokens={self.grace_tokens} is not a multiple "
+                        f"of {key}={unit}, so no validation would fall on a rung; make it {nearest}"
+                    )
+            for level in levels:
+                if level < run.training_tokens and not _step_ends_at(level, run):
+                    raise UsageError(
+                        f"space {space}: no step of a run whose batches grow ends at the rung of "
+                        f"{level} tokens; choose asha.grace_tokens and the ramps of data so that "
+                        f"each rung is where a step ends"
                     )
             warmup = _warmup_tokens(run)
-            if grace < warmup:
+            if self.grace_tokens < warmup:
                 raise UsageError(
-                    f"space {space}: asha.grace_tokens={grace} lies within the warm-up of {warmup} "
-                    f"tokens, where learning rates cannot be told apart; raise it or lower "
-                    f"optim.warmup_fraction={run.optim.warmup_fraction:g}"
+                    f"space {space}: asha.grace_tokens={self.grace_tokens} lies within the warm-up "
+                    f"of {warmup} tokens, where learning rates cannot be told apart; raise it or "
+                    f"lower optim.warmup_fraction={run.optim.warmup_fraction:g}"
                 )
+
+
+def _step_ends_at(tokens: int, run: Run) -> bool:
+    steps = bisect_left(range(run.steps + 1), tokens, key=run.batches.tokens)
+    return run.batches.tokens(steps) == tokens
 
 
 def _warmup_tokens(run: Run) -> int:
     if run.optim.schedule == "phases":
         return 0
-    return round(run.optim.warmup_fraction * run.steps) * run.tokens_per_step
+    return run.batches.tokens(round(run.optim.warmup_fraction * run.steps))
 
 
 TO_THE_END = Asha(grace_tokens=1, mode="none")

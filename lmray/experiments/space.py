@@ -62,7 +62,8 @@ class Space:
             repeated = [value for value in values if list(values).count(value) > 1]
             if repeated:
                 raise UsageError(f"space {self.name} tries {key}={repeated[0]} twice; list it once")
-        self.asha.check(self.name, (run for _, run in self.runs()))
+        runs = [run for _, run in self.runs()]
+        self.asha.check(self.name, runs, self.base.budget.tokens)
 
     def with_overrides(self, changes: Mapping[str, Any]) -> "Space":
         """The same question about another base, refusing to change what the space varies."""

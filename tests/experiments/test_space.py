@@ -164,3 +164,10 @@ def test_a_sweep_is_the_same_whatever_its_timeout_but_not_under_another_rule(tmp
     claim(tmp_path, space(asha=replace(space().asha, timeout_s=5.0)), "digest")
     with pytest.raises(PreflightError, match="not the same asha"):
         claim(tmp_path, space(asha=replace(space().asha, mode="promote")), "digest")
+
+
+def test_a_rung_that_a_growing_batch_steps_over_is_refused():
+    # 100 steps of 8,192 tokens begin; those of 24,576 that follow pass by every power of two.
+    ramp = {"data.batch_ramp": [{"share": 0.078125, "batch_size": 32}], "data.batch_size": 96}
+    with pytest.raises(UsageError, match="no step of a run whose batches grow ends at the rung"):
+        space(base=override(BASE, ramp), axes={"optim.lr": [1e-3, 1e-2]})
