@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import ray
+from ray.exceptions import RayActorError
 from ray.tune import Stopper
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -38,7 +39,7 @@ class Judge(Protocol):
     def ended(self, trial: str, status: str, facts: dict[str, Any]) -> None:
         """Takes how a job ended."""
 
-    def failed(self, trial: str, error: str, *, trace: str) -> None:
+    def failed(self, trial: str, error: str, *, trace: str, lost: bool = False) -> None:
         """Takes a failure."""
 
 
@@ -123,7 +124,8 @@ class AshaScheduler(_Stateless, FIFOScheduler):
             return
         text = Path(trial.error_file).read_text() if trial.error_file else ""
         lines = text.strip().splitlines() or ["its process was lost"]
-        self._judge.failed(identifier, lines[-1], trace=cause(text))
+        lost = isinstance(trial.get_pickled_error(), RayActorError)
+        self._judge.failed(identifier, lines[-1], trace=cause(text), lost=lost)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """First in, first out; Tune asks so often that the silent ones are looked for here."""

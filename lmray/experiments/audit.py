@@ -36,7 +36,7 @@ class Auditor:
         del self._open[trial]
         self._ledger.append("audited", trial, status=status, **facts)
 
-    def failed(self, trial: str, error: str, *, trace: str) -> None:
+    def failed(self, trial: str, error: str, *, trace: str, lost: bool = False) -> None:
         """Starts it again, or says that it failed."""
         self._failures[trial] += 1
         if self._failures[trial] <= MAX_FAILURES:

@@ -13,7 +13,10 @@ from lmray.experiments.asha import Asha
 from lmray.experiments.ledger import Event
 
 MAX_FAILURES = 1
-"""Times a trial that failed is started again, from its newest checkpoint."""
+"""Times a trial that failed is started again, from its newest checkpoint, before its next rung."""
+
+MAX_LOSSES = 5
+"""The same for one whose process or node was lost, which is seldom its own doing."""
 
 Verdict = Literal["rung", "paused", "stopped", "diverged"]
 
@@ -38,7 +41,7 @@ class Halving:
         self.begun: set[str] = set()
         self._asha = asha
         self._losses: dict[int, dict[str, float]] = {level: {} for level in self.levels}
-        self._failures: Counter[str] = Counter()
+        self._failures: Counter[tuple[str, bool]] = Counter()
         self._done = False
 
     def apply(self, event: Event) -> None:
@@ -56,11 +59,15 @@ class Halving:
             self.begun.add(trial)
             self.in_flight[trial] = None
         elif event.kind == "paused":
+            self._clear(trial)
             self.paused[trial] = event
         elif event.kind == "failed":
-            self._failures[trial] += 1
-            if self._failures[trial] > MAX_FAILURES:
+            lost = event.facts.get("lost", False)
+            self._failures[trial, lost] += 1
+            if self._failures[trial, lost] > (MAX_LOSSES if lost else MAX_FAILURES):
                 self.given_up[trial] = None
+        elif event.kind == "rung":
+            self._clear(trial)
         elif event.kind == "retried":
             self._forget(trial)
         self._done |= event.kind == "done"
@@ -68,11 +75,15 @@ class Halving:
             self.in_flight.pop(trial, None)
 
     def _forget(self, trial: str) -> None:
-        self._failures[trial] = 0
+        self._clear(trial)
         self.begun.discard(trial)
         for losses in self._losses.values():
             if losses.get(trial) == math.inf:
                 del losses[trial]
+
+    def _clear(self, trial: str) -> None:
+        for lost in (False, True):
+            self._failures[trial, lost] = 0
 
     def judged(self, trial: str, level: int) -> bool:
         """Whether the trial's loss at a rung is known."""

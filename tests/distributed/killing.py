@@ -68,9 +68,9 @@ class Driver:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
-    def wait(self) -> None:
+    def wait(self, seconds: float = 280) -> None:
         """Lets it finish."""
-        assert self.process.wait(timeout=280) == 0, Path(self._log.name).read_text()[-2000:]
+        assert self.process.wait(timeout=seconds) == 0, Path(self._log.name).read_text()[-2000:]
 
     def processes(self, name: str) -> list[int]:
         """Its processes, and Ray's beneath it, whose command line contains `name`."""

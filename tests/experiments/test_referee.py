@@ -7,6 +7,7 @@ import pytest
 
 from lmray.experiments.asha import Asha
 from lmray.experiments.audit import Auditor
+from lmray.experiments.halving import MAX_LOSSES
 from lmray.experiments.ledger import CLOSED, Ledger, read_events, standing
 from lmray.experiments.referee import reopen
 from tests.experiments.planted import (
@@ -150,6 +151,20 @@ def test_a_failed_trial_is_retried_then_given_up_and_its_place_goes_to_the_next(
     assert reopen(STOP, BUDGET, Ledger(path), tmp_path, "failed") == ["a"]
     judge = referee(STOP, path, {"a": [], "b": []}, 2)
     assert list(judge.jobs) == ["b", "a"]
+
+
+def test_a_lost_process_is_no_failure_of_its_trial_until_it_is_lost_again_and_again(tmp_path: Path):
+    path = tmp_path / "ledger.jsonl"
+    judge = referee(STOP, path, {"a": [], "b": [], "c": []}, 3)
+    for level in LEVELS[:2]:
+        for trial in "abc" if level == 100 else "a":
+            for _ in range(MAX_LOSSES):
+                judge.failed(trial, "the actor died", trace="", lost=True)
+        judge.judge("a", record(level, 1.0))
+    assert not judge.broken
+    assert standing(read_events(path))["a"] == "rung"
+    judge.failed("b", "the actor died", trace="", lost=True)
+    assert standing(read_events(path))["b"] == "failed"
 
 
 def test_a_diverged_trial_that_is_retried_begins_anew_and_is_judged_anew(tmp_path: Path):
