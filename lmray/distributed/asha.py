@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import ray
+from ray import cloudpickle
 from ray.exceptions import RayActorError
 from ray.tune import Stopper
 from ray.tune.experiment import Trial
@@ -124,8 +125,7 @@ class AshaScheduler(_Stateless, FIFOScheduler):
             return
         text = Path(trial.error_file).read_text() if trial.error_file else ""
         lines = text.strip().splitlines() or ["its process was lost"]
-        lost = isinstance(trial.get_pickled_error(), RayActorError)
-        self._judge.failed(identifier, lines[-1], trace=cause(text), lost=lost)
+        self._judge.failed(identifier, lines[-1], trace=cause(text), lost=_lost(trial))
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """First in, first out; Tune asks so often that the silent ones are looked for here."""
@@ -163,6 +163,13 @@ class Broken(_Stateless, Stopper):
     def stop_all(self) -> bool:
         """All, or none."""
         return bool(self._judge.broken)
+
+
+def _lost(trial: Trial) -> bool:
+    """Whether a trial's process was lost, and did not raise what ended it."""
+    path = trial.pickled_error_file
+    # Ray Tune's own note of a minute ago, in its scratch directory.
+    return bool(path) and isinstance(cloudpickle.loads(Path(path).read_bytes()), RayActorError)
 
 
 def cause(traceback: str) -> str:
