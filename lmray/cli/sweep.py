@@ -1,5 +1,6 @@
 """`lmray sweep`: run the trials of a space under ASHA, look at them, report them."""
 
+import enum
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,10 +12,19 @@ from lmray.cli.options import DEFAULT_ROOT, Address, Json, Overrides, Root, loca
 
 if TYPE_CHECKING:
     from lmray.experiments.ledger import Event
+    from lmray.experiments.referee import Retry
     from lmray.experiments.space import Space
     from lmray.experiments.tables import Sweep
 
 app = typer.Typer(help="Ask a question with many runs; read the answer.", no_args_is_help=True)
+
+
+class _Retry(enum.StrEnum):
+    FAILED = "failed"
+    DIVERGED = "diverged"
+    ALL = "all"
+    NONE = "none"
+
 
 Directory = Annotated[str, typer.Argument(help="A sweep: its directory or its name.")]
 
@@ -48,14 +58,71 @@ def run(
 
 @app.command()
 def resume(
-    directory: Directory, address: Address = "", root: Root = DEFAULT_ROOT, json: Json = False
+    directory: Directory,
+    retry: Annotated[_Retry, typer.Option(help="Closed trials to run again.")] = _Retry.FAILED,
+    address: Address = "",
+    root: Root = DEFAULT_ROOT,
+    json: Json = False,
 ) -> None:
     """Finish an interrupted sweep from its sweep.json and ledger."""
     from lmray.experiments.sweep_directory import read_space
 
     found = locate(directory, root, "sweeps")
     space, _ = read_space(found)
-    _run_and_show(space, found, root / "runs", address, as_json=json)
+    _run_and_show(space, found, root / "runs", address, as_json=json, retry=retry.value)
+
+
+@app.command()
+def audit(
+    directory: Directory,
+    count: Annotated[
+        int, typer.Option("-k", "--count", min=1, help="How many stopped trials to train.")
+    ] = 3,
+    seed: Annotated[int, typer.Option(help="Draws those that are not the nearest.")] = 0,
+    address: Address = "",
+    root: Root = DEFAULT_ROOT,
+    json: Json = False,
+) -> None:
+    """Train stopped trials to their end: would one of them have won?
+
+    Half of them are those that were least behind the winner when they were stopped, the rest are
+    drawn by lot. No decision of the sweep changes. The same command goes on where it was cut off.
+    """
+    from lmray.cli.show import result
+    from lmray.dataset import open_splits
+    from lmray.distributed.cluster import ray_session
+    from lmray.distributed.tune import run_audit
+    from lmray.errors import PreflightError
+    from lmray.experiments.honesty import honesty, suspects
+    from lmray.experiments.ledger import read_events
+    from lmray.experiments.report import write_report
+    from lmray.experiments.sweep_directory import claim, read_space
+    from lmray.experiments.tables import read_sweep
+    from lmray.storage import locked
+
+    found, runs = locate(directory, root, "sweeps"), root / "runs"
+    space, _ = read_space(found)
+    splits = open_splits(space.base.data.tokens)
+    claim(found, space, splits.digest)
+    ledger = found / "ledger.jsonl"
+    rows = suspects(read_sweep(found, runs), read_events(ledger), count, seed=seed)
+    if not rows:
+        raise PreflightError(
+            f"{found} has no stopped trial to audit, or no trial is done yet to set it against; "
+            f"finish the sweep, or lower what goes on at its rungs"
+        )
+    busy = f"another process is running {found}; wait for it or stop it"
+    with (
+        locked(found, busy),
+        ray_session(address, dashboard=space.base.execution.workers > 1),
+        _watching(space, found) as observe,
+    ):
+        chosen = [row.trial.id for row in rows]
+        run_audit(space, splits, found, runs, chosen, observe=observe)
+    sweep = read_sweep(found, runs)
+    lines = honesty(sweep, read_events(ledger)).lines()
+    path = write_report(sweep, runs)
+    result({"report": str(path), "honesty": lines}, "\n".join(lines), as_json=json)
 
 
 @app.command()
@@ -77,7 +144,9 @@ def report(directory: Directory, root: Root = DEFAULT_ROOT, json: Json = False) 
     result({"report": str(path)}, str(path), as_json=json)
 
 
-def carry_out(space: "Space", directory: Path, runs: Path, address: str) -> "tuple[Sweep, Path]":
+def carry_out(
+    space: "Space", directory: Path, runs: Path, address: str, retry: "Retry" = "failed"
+) -> "tuple[Sweep, Path]":
     """Runs what is left of a sweep and writes its report; returns both, the latter's path."""
     from lmray.dataset import open_splits
     from lmray.experiments.report import write_report
@@ -90,7 +159,7 @@ def carry_out(space: "Space", directory: Path, runs: Path, address: str) -> "tup
     for _, trial in space.runs():
         check_data(trial, splits)
     claim(directory, space, splits.digest)
-    if not is_closed(directory, space, splits.digest):
+    if retry in ("diverged", "all") or not is_closed(directory, space, splits.digest):
         from lmray.distributed.cluster import ray_session
         from lmray.distributed.tune import run_sweep
 
@@ -102,18 +171,24 @@ def carry_out(space: "Space", directory: Path, runs: Path, address: str) -> "tup
             ray_session(address, dashboard=several),
             _watching(space, directory) as observe,
         ):
-            run_sweep(space, splits, directory, runs, observe=observe)
+            run_sweep(space, splits, directory, runs, retry=retry, observe=observe)
     sweep = read_sweep(directory, runs)
     return sweep, write_report(sweep, runs)
 
 
 def _run_and_show(
-    space: "Space", directory: Path, runs: Path, address: str, *, as_json: bool
+    space: "Space",
+    directory: Path,
+    runs: Path,
+    address: str,
+    *,
+    as_json: bool,
+    retry: "Retry" = "failed",
 ) -> None:
     from lmray.cli.show import result
     from lmray.experiments.report import answer
 
-    sweep, path = carry_out(space, directory, runs, address)
+    sweep, path = carry_out(space, directory, runs, address, retry)
     show_trials(sweep, as_json=as_json)
     if not as_json:
         result(None, f"{answer(sweep)}\nreport: {path}", as_json=False)
@@ -125,7 +200,7 @@ def leave(sweep: "Sweep") -> None:
     from lmray.cli.show import err
 
     states = {row.status for row in sweep.rows}
-    if states & {"running", "waiting"}:
+    if states & {"running", "paused", "waiting"}:
         err.print("interrupted; the same command, or `lmray sweep resume`, goes on from here")
         raise typer.Exit(130)
     if "failed" in states:
@@ -156,8 +231,12 @@ def _watching(space: "Space", directory: Path) -> Iterator[Callable[["Event"], N
             shown = f"{loss:.4f}" if loss is not None else "not finite"
             if event.kind == "rung":
                 err.print(f"{name}: {facts['rung']:,} tokens, loss {shown}, goes on")
-            elif event.kind == "stopped":
-                err.print(f"{name}: {facts['rung']:,} tokens, loss {shown}, stopped")
+            elif event.kind in ("paused", "stopped"):
+                err.print(f"{name}: {facts['rung']:,} tokens, loss {shown}, {event.kind}")
+            elif event.kind == "promoted":
+                err.print(f"{name}: goes on past {facts['past']:,} tokens")
+            elif event.kind == "audited":
+                err.print(f"{name}: audited, {facts['status']}, loss {shown}")
             elif event.kind == "done":
                 err.print(f"{name}: done, loss {shown}")
             elif event.kind == "diverged":

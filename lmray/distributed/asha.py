@@ -1,121 +1,182 @@
-"""Asynchronous successive halving in tokens: the rule, and the Ray Tune scheduler that applies it.
+"""The referee's ear and hand in Ray Tune: a searcher that gives out jobs, a scheduler that listens.
 
-The rule is plain Python over recorded losses, so a resumed sweep rebuilds it from the ledger; Ray
-Tune forgets its scheduler when it restores (ray 2.60), and its own ASHA ignores a NaN or a missing
-metric.
+A job is a stretch of a trial: from its newest checkpoint to the rung where it has to leave, or to
+its end. Each is a Tune trial of its own, in an actor that the next job uses again, and returns of
+its own accord; so a paused trial holds nothing, and Tune's own pause, stop and restore, which
+forget schedulers and cut off checkpoints (ray 2.60), are not needed.
 """
 
 import json
-import math
+import re
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import ray
+from ray import cloudpickle
+from ray.exceptions import RayActorError
+from ray.tune import Stopper
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
 
-from lmray.experiments.ledger import Event, Ledger
+_LOOK_S = 1.0
+"""Seconds between looks at whether the trials still write."""
 
 
-class Rungs:
-    """The losses recorded at each rung, and who may go on.
+class Judge(Protocol):
+    """What runs jobs needs of a referee or an auditor."""
 
-    A trial goes on from a rung if its loss is among the best floor(n / eta) of the n recorded
-    there, its own included; of fewer than eta there is no telling, and it goes on. Equal losses
-    rank by the order in which they came. A diverged trial ranks last.
-    """
-
-    def __init__(self, levels: tuple[int, ...], reduction_factor: int) -> None:
-        self.levels = levels
-        self.reduction_factor = reduction_factor
-        self._losses: dict[int, dict[str, float]] = {level: {} for level in levels}
-
-    def record(self, trial: str, level: int, loss: float) -> None:
-        """Notes a loss at a rung, as it comes or as the ledger has it."""
-        self._losses[level][trial] = loss
+    jobs: Any
+    broken: str
 
     @property
-    def horizon(self) -> int:
-        """Tokens of the highest rung; 0 if there is none."""
-        return max(self.levels, default=0)
+    def finished(self) -> bool:
+        """Whether there will be no more jobs."""
 
-    def passed(self, trial: str, tokens: int) -> list[int]:
-        """The rungs at or below `tokens` at which `trial` has no loss yet, ascending."""
-        return [r for r in self.levels if r <= tokens and trial not in self._losses[r]]
+    def judge(self, trial: str, record: dict[str, Any]) -> None:
+        """Takes a validation record at a rung."""
 
-    def goes_on(self, trial: str, level: int) -> bool:
-        """The decision about a trial whose loss at `level` has been recorded."""
-        losses = self._losses[level]
-        if not math.isfinite(losses[trial]):
-            return False
-        if len(losses) < self.reduction_factor:
-            return True
-        ranked = sorted(losses, key=losses.__getitem__)
-        return ranked.index(trial) < len(losses) // self.reduction_factor
+    def ended(self, trial: str, status: str, facts: dict[str, Any]) -> None:
+        """Takes how a job ended."""
+
+    def failed(self, trial: str, error: str, *, trace: str, lost: bool = False) -> None:
+        """Takes a failure."""
 
 
-def rebuild(rungs: Rungs, events: list[Event]) -> None:
-    """Gives `rungs` the losses that a ledger has; a loss that is None was not finite."""
-    for event in events:
-        if event.facts.get("rung") in rungs.levels:
-            loss = event.facts["loss"]
-            rungs.record(event.trial, event.facts["rung"], math.inf if loss is None else loss)
-
-
-class AshaScheduler(FIFOScheduler):
-    """Stops trials by the rule and writes the ledger; it runs in the process that drives the sweep.
-
-    A trial reports {"message": JSON text}: kind "started" with name and changes, kind "validation"
-    at each evaluation on the fixed prefix (tokens, loss; None if not finite), kind "ended" with
-    status and facts. A message that lacks any of these is an error, not silence.
-    """
-
-    def __init__(self, rungs: Rungs, ledger: Ledger) -> None:
-        super().__init__()
-        self._rungs = rungs
-        self._ledger = ledger
+class _Stateless:
+    """What Ray Tune pickles into its scratch directory, and what nobody reads there."""
 
     def __getstate__(self) -> dict[str, Any]:
-        # Ray Tune writes its scheduler into its scratch directory; the ledger is ours, and whole.
         return {}
 
+
+class Jobs(_Stateless, Searcher):
+    """Gives Ray Tune the referee's jobs, a trial's next one once its last process is gone."""
+
+    def __init__(self, judge: Judge, specs: dict[str, dict[str, Any]]) -> None:
+        """`specs` has what a trial's process needs to know, by the trial's id."""
+        super().__init__()
+        self._judge = judge
+        self._specs = specs
+        self._alive: dict[str, str] = {}
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next job, None while there is none."""
+        if self._judge.broken or self._judge.finished:
+            return Searcher.FINISHED
+        for trial in self._judge.jobs:
+            if trial not in self._alive.values():
+                self._judge.jobs.remove(trial)
+                self._alive[trial_id] = trial
+                return {"trial": self._specs[trial]}
+        return None
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """A job's process has ended, or is about to."""
+        self._alive.pop(trial_id, None)
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """Nothing: the ledger has it all."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing."""
+
+
+class AshaScheduler(_Stateless, FIFOScheduler):
+    """Brings what trials report to the referee, and kills those that are silent for too long.
+
+    A trial reports {"message": JSON text}: a validation record at a rung, or kind "ended" with
+    status and facts. It runs in the process that drives the sweep and writes the ledger.
+    """
+
+    def __init__(self, judge: Judge, runs: Path, *, timeout_s: float) -> None:
+        super().__init__()
+        self._judge = judge
+        self._runs = runs
+        self._timeout_s = timeout_s
+        self._looked = 0.0
+        self._heard: dict[str, tuple[int, float]] = {}
+        self._silent: set[str] = set()
+
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Takes down what a trial reports, and decides at a rung."""
+        """Takes down what a trial reports; what follows from it, the trial reads in the ledger."""
         identifier, message = trial.config["trial"]["id"], json.loads(result["message"])
-        if message["kind"] == "started":
-            facts = {"name": message["name"], "changes": message["changes"]}
-            self._ledger.append("started", identifier, **facts)
-        elif message["kind"] == "ended":
-            self._end(identifier, message)
+        if message["kind"] == "ended":
+            self._judge.ended(identifier, message["status"], message["facts"])
         else:
-            return self._judge(identifier, message)
+            self._judge.judge(identifier, message)
         return TrialScheduler.CONTINUE
-
-    def _judge(self, identifier: str, record: dict[str, Any]) -> str:
-        """A decision is one line of the ledger, so that no kill leaves half of it."""
-        tokens, loss = record["tokens"], record["loss"]
-        for level in self._rungs.passed(identifier, tokens):
-            self._rungs.record(identifier, level, math.inf if loss is None else loss)
-            if not self._rungs.goes_on(identifier, level):
-                keys = ("step", "tokens", "loss", "bits_per_byte", "perplexity", "seconds")
-                measured = {key: record[key] for key in keys}
-                self._ledger.append("stopped", identifier, rung=level, **measured)
-                return TrialScheduler.STOP
-            self._ledger.append("rung", identifier, rung=level, tokens=tokens, loss=loss)
-        return TrialScheduler.CONTINUE
-
-    def _end(self, identifier: str, message: dict[str, Any]) -> None:
-        facts, status = message["facts"], message["status"]
-        if status == "diverged":
-            # It ranks last at the rung it was on its way to.
-            ahead = self._rungs.passed(identifier, self._rungs.horizon)[:1]
-            for level in ahead:
-                self._rungs.record(identifier, level, math.inf)
-                facts["rung"] = level
-        kind = status if status in ("done", "diverged") else "failed"
-        self._ledger.append(kind, identifier, **facts)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        """Takes down a failure with the last line of what was raised; it may be retried."""
+        """Takes down a failure with the last line of what was raised."""
+        identifier = trial.config["trial"]["id"]
+        if trial.trial_id in self._silent:
+            error = (
+                f"no new record in its metrics for {self._timeout_s:g} s; if a start, an "
+                f"evaluation or a compilation takes that long, raise asha.timeout_s"
+            )
+            self._judge.failed(identifier, error, trace="silence")
+            return
         text = Path(trial.error_file).read_text() if trial.error_file else ""
         lines = text.strip().splitlines() or ["its process was lost"]
-        self._ledger.append("failed", trial.config["trial"]["id"], error=lines[-1])
+        self._judge.failed(identifier, lines[-1], trace=cause(text), lost=_lost(trial))
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """First in, first out; Tune asks so often that the silent ones are looked for here."""
+        now = time.monotonic()
+        if now - self._looked >= _LOOK_S:
+            self._looked = now
+            for trial in tune_controller.get_trials():
+                if trial.status == Trial.RUNNING:
+                    self._listen(trial, now)
+        return super().choose_trial_to_run(tune_controller)
+
+    def _listen(self, trial: Trial, now: float) -> None:
+        path = self._runs / trial.config["trial"]["id"] / "metrics.jsonl"
+        size = path.stat().st_size if path.exists() else 0
+        seen, since = self._heard.get(trial.trial_id, (-1, now))
+        if size != seen:
+            self._heard[trial.trial_id] = (size, now)
+        elif now - since > self._timeout_s and trial.trial_id not in self._silent:
+            # An actor whose thread hangs cannot be asked to stop, nor used again.
+            if actor := trial.temporary_state.ray_actor:
+                self._silent.add(trial.trial_id)
+                ray.kill(actor)
+
+
+class Broken(_Stateless, Stopper):
+    """Ends what runs once the referee says that the sweep must not go on."""
+
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No trial alone."""
+        return False
+
+    def stop_all(self) -> bool:
+        """All, or none."""
+        return bool(self._judge.broken)
+
+
+def _lost(trial: Trial) -> bool:
+    """Whether a trial's process was lost, and did not raise what ended it."""
+    path = trial.pickled_error_file
+    # Ray Tune's own note of a minute ago, in its scratch directory.
+    return bool(path) and isinstance(cloudpickle.loads(Path(path).read_bytes()), RayActorError)
+
+
+def cause(traceback: str) -> str:
+    """What failures of one cause share: the last traceback's lines of code and the error's kind.
+
+    Its message may name a path or a number that differs.
+    """
+    frames = re.findall(r'^ *File "(.+)", line (\d+), in (.+)$', traceback, re.MULTILINE)
+    last = (traceback.strip().splitlines() or [""])[-1]
+    return json.dumps([frames[-3:], last.partition(":")[0]])

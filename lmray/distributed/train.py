@@ -2,8 +2,9 @@
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import ray.train
@@ -14,16 +15,27 @@ from lmray.config import Run, run_id
 from lmray.dataset import Splits, open_splits
 from lmray.experiments.execute import execute
 from lmray.experiments.run_directory import RunDirectory
+from lmray.experiments.verdicts import Verdicts
+
+_NOBODY = MappingProxyType({"ledger": "", "id": "", "levels": ()})
+"""Whom a run outside a sweep asks for a verdict, at no level."""
 
 
 def train_on_workers(
-    run: Run, splits: Splits, runs: Path, *, group: str = "", callbacks: Sequence[Any] = ()
+    run: Run,
+    splits: Splits,
+    runs: Path,
+    *,
+    group: str = "",
+    callbacks: Sequence[Any] = (),
+    asks: Mapping[str, Any] = _NOBODY,
 ) -> RunDirectory:
     """Trains `run` on run.execution.workers processes and returns its directory.
 
     The directory must be one that every worker reaches. Losses are those of one worker up to the
     order of fp32 sums; a lost worker restarts the group from the newest checkpoint, once.
-    `callbacks` are Ray Train's, for a caller within Ray Tune.
+    Within a sweep `callbacks` bring what the workers report to Ray Tune, and `asks` has the ledger,
+    the trial's id and the levels at which they wait for a verdict.
     """
     absolute = run.model_copy(
         update={"data": run.data.model_copy(update={"tokens": str(splits.directory.resolve())})}
@@ -37,6 +49,7 @@ def train_on_workers(
                 "run": absolute.model_dump(),
                 "runs": str(runs.resolve()),
                 "group": group,
+                "asks": dict(asks),
             },
             scaling_config=ScalingConfig(
                 num_workers=run.execution.workers,
@@ -64,12 +77,20 @@ def _has_gpus() -> bool:
 
 
 def _work(config: dict[str, Any]) -> None:
-    """One worker: the loop, with validation losses reported to Ray Train."""
+    """One worker: the loop, which in a sweep asks at each rung whether it goes on."""
     run = Run.model_validate(config["run"])
 
-    def report(record: dict[str, Any]) -> None:
-        if record["kind"] == "validation" and record["scope"] == "prefix":
-            ray.train.report({"message": json.dumps(record)})
+    def tell(record: dict[str, Any]) -> None:
+        ray.train.report({"message": json.dumps(record)})
 
-    splits = open_splits(run.data.tokens)
-    execute(run, splits, Path(config["runs"]), report=report, group=config["group"])
+    asks = config["asks"]
+    # Each worker reads the same verdict, for Ray Train lets none go on until all have reported.
+    verdicts = Verdicts(Path(asks["ledger"]), asks["id"], asks["levels"], tell)
+    execute(
+        run,
+        open_splits(run.data.tokens),
+        Path(config["runs"]),
+        report=verdicts,
+        interrupted=verdicts.interrupted,
+        group=config["group"],
+    )

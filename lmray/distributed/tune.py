@@ -5,10 +5,12 @@ again; a trial with several workers starts Ray Train from there. The ledger, not
 sweep's state: running a sweep again goes on where its ledger ends.
 """
 
+import fcntl
 import json
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,16 +21,19 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from lmray.config import Run, override
 from lmray.dataset import Splits, open_splits
-from lmray.distributed.asha import AshaScheduler, Rungs, rebuild
+from lmray.distributed.asha import AshaScheduler, Broken, Jobs, Judge
 from lmray.distributed.train import train_on_workers
-from lmray.errors import PreflightError
+from lmray.errors import LmrayError, PreflightError
+from lmray.experiments.audit import Auditor
 from lmray.experiments.execute import execute
 from lmray.experiments.ledger import CLOSED, Event, Ledger, ignore, standing
-from lmray.experiments.run_directory import RunDirectory
-from lmray.experiments.space import Space
+from lmray.experiments.referee import Referee, Retry, reopen
+from lmray.experiments.run_directory import FINAL, RunDirectory
+from lmray.experiments.space import Space, Trial
+from lmray.experiments.verdicts import Verdicts
 
-MAX_FAILURES = 1
-"""Times a trial whose process or node was lost is started again, from its newest checkpoint."""
+_PREDECESSOR_S = 60.0
+"""How long the process of a driver that was killed may take to let go of its run."""
 
 
 def run_sweep(
@@ -37,42 +42,106 @@ def run_sweep(
     directory: Path,
     runs: Path,
     *,
+    retry: Retry = "failed",
     observe: Callable[[Event], None] = ignore,
 ) -> dict[str, str]:
     """Runs the trials of `space` that `directory`'s ledger has not closed; returns how each stands.
 
     `directory` must have been claimed and a Ray session begun. As many trials run at once as the
-    cluster has CPUs, or GPUs where it has some, for their workers. A trial whose last event is
-    started or rung was interrupted.
+    cluster has CPUs, or GPUs where it has some, for their workers. Trials that an earlier life gave
+    up are run again as `retry` says.
 
-    Raises PreflightError if the cluster has no room for one trial.
+    Raises PreflightError if the cluster has no room for one trial, LmrayError if trial after trial
+    fails alike.
     """
     ledger = Ledger(directory / "ledger.jsonl", observe)
-    events = ledger.events()
-    rungs = Rungs(space.asha.rungs(space.base.budget.tokens), space.asha.reduction_factor)
-    rebuild(rungs, events)
-    stands = standing(events)
-    waiting = [t for t in space.trials(splits.digest) if stands.get(t.id) not in CLOSED]
-    if waiting:
-        specs = [
-            {
-                "id": trial.id,
-                "name": trial.name,
-                "changes": trial.changes,
-                "run": _placed(trial.run, splits).model_dump(),
-                "runs": str(runs.resolve()),
-                "sweep": directory.name,
-            }
-            for trial in waiting
-        ]
-        _fit(specs, AshaScheduler(rungs, ledger), workers=space.base.execution.workers)
+    trials = space.trials(splits.digest)
+    budget = space.base.budget.tokens
+    reopen(space.asha, budget, ledger, runs, retry)
     stands = standing(ledger.events())
-    for trial in space.trials(splits.digest):
-        run_directory = RunDirectory(runs / trial.id)
-        # Ray ends a stopped trial's workers without giving them time to say so themselves.
-        if stands.get(trial.id) == "stopped" and run_directory.status == "running":
-            run_directory.finish("stopped", {})
-    return {t.id: stands.get(t.id, "waiting") for t in space.trials(splits.digest)}
+    if any(stands.get(trial.id) not in (*CLOSED, "failed") for trial in trials):
+        places = _places(space.base.execution.workers)
+        referee = Referee(space.asha, budget, ledger, trials, places=places)
+        _drive(referee, trials, splits, directory, runs, space=space, levels=referee.levels)
+    stands = standing(ledger.events())
+    for trial in trials:
+        _close(RunDirectory(runs / trial.id), stands.get(trial.id, "waiting"))
+    return {trial.id: stands.get(trial.id, "waiting") for trial in trials}
+
+
+def run_audit(
+    space: Space,
+    splits: Splits,
+    directory: Path,
+    runs: Path,
+    chosen: list[str],
+    *,
+    observe: Callable[[Event], None] = ignore,
+) -> None:
+    """Trains stopped trials to their end, as events of the ledger that decide nothing.
+
+    Those that have been audited before are not trained again. Raises as `run_sweep` does.
+    """
+    ledger = Ledger(directory / "ledger.jsonl", observe)
+    auditor = Auditor(ledger, chosen)
+    trials = [trial for trial in space.trials(splits.digest) if trial.id in auditor.jobs]
+    if trials:
+        _drive(auditor, trials, splits, directory, runs, space=space, levels=())
+
+
+def _close(directory: RunDirectory, stands: str) -> None:
+    """Gives the run of a trial that left at a rung the status that the sweep gave it."""
+    if stands in ("stopped", "diverged") and directory.status not in (*FINAL, "absent", stands):
+        directory.finish(stands, {})  # pyrefly: ignore
+
+
+def _drive(
+    judge: Judge,
+    trials: list[Trial],
+    splits: Splits,
+    directory: Path,
+    runs: Path,
+    *,
+    space: Space,
+    levels: tuple[int, ...],
+) -> None:
+    """Lets Ray Tune run the judge's jobs; failures of trials end up in the ledger."""
+    workers = space.base.execution.workers
+    places = _places(workers)
+    specs = {
+        trial.id: {
+            "id": trial.id,
+            "name": trial.name,
+            "run": _placed(trial.run, splits).model_dump(),
+            "runs": str(runs.resolve()),
+            "sweep": directory.name,
+            "ledger": str(directory.resolve() / "ledger.jsonl"),
+            "levels": list(levels),
+        }
+        for trial in trials
+    }
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    # How many jobs may be on their way to a place; one at a time, the first of them start in turn.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(places)
+    with tempfile.TemporaryDirectory(prefix="lmray-tune-") as scratch:
+        tuner = tune.Tuner(
+            tune.with_resources(_trial, _resources(workers)),
+            tune_config=tune.TuneConfig(
+                search_alg=Jobs(judge, specs),
+                scheduler=AshaScheduler(judge, runs, timeout_s=space.asha.timeout_s),
+                num_samples=-1,
+                reuse_actors=workers == 1,
+                trial_name_creator=_trial_name,
+                trial_dirname_creator=_job_name,
+            ),
+            run_config=tune.RunConfig(
+                name="sweep", storage_path=scratch, verbose=0, stop=Broken(judge)
+            ),
+        )
+        tuner.fit()
+    if judge.broken:
+        raise LmrayError(judge.broken)
 
 
 def _placed(run: Run, splits: Splits) -> Run:
@@ -83,35 +152,15 @@ def _placed(run: Run, splits: Splits) -> Run:
     return override(run, changes)
 
 
-def _fit(specs: list[dict[str, Any]], scheduler: AshaScheduler, *, workers: int) -> None:
-    """Lets Ray Tune run the trials; their failures end up in the ledger, not in an exception."""
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    with tempfile.TemporaryDirectory(prefix="lmray-tune-") as scratch:
-        tuner = tune.Tuner(
-            tune.with_resources(_trial, _resources(workers)),
-            param_space={"trial": tune.grid_search(specs)},
-            tune_config=tune.TuneConfig(
-                scheduler=scheduler,
-                reuse_actors=workers == 1,
-                max_concurrent_trials=_places(workers),
-                trial_name_creator=_trial_name,
-                trial_dirname_creator=_trial_name,
-            ),
-            run_config=tune.RunConfig(
-                name="sweep",
-                storage_path=scratch,
-                verbose=0,
-                failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
-            ),
-        )
-        tuner.fit()
-
-
 def _trial_name(trial: Any) -> str:
     """What the Ray dashboard calls a trial: its values, then its run id."""
     spec = trial.config["trial"]
     return f"{spec['name'].replace(' ', '_')}_{spec['id']}"
+
+
+def _job_name(trial: Any) -> str:
+    """A directory of its own for each job of a trial."""
+    return f"{trial.config['trial']['id']}_{trial.trial_id}"
 
 
 def _cluster(kind: str) -> float:
@@ -147,28 +196,48 @@ def _tell(message: dict[str, Any]) -> None:
 
 
 def _trial(config: dict[str, Any]) -> None:
-    """A trial's process: replays what an earlier life measured, trains, says how it ended."""
+    """A job's process: trains until the trial has to leave or is at its end, says how it stands.
+
+    Rungs that the run has passed without the sweep's knowledge, in another sweep, say, are judged
+    by what it wrote down there.
+    """
     spec = config["trial"]
     run = Run.model_validate(spec["run"])
     runs = Path(spec["runs"])
-    splits = open_splits(run.data.tokens)
-    _tell({"kind": "started", "name": spec["name"], "changes": spec["changes"]})
     directory = RunDirectory(runs / spec["id"])
+    _wait_for_predecessor(directory)
+    verdicts = Verdicts(Path(spec["ledger"]), spec["id"], spec["levels"], _tell)
     for record in directory.records("validation"):
-        _tell_rung(record)
-    if run.execution.workers > 1:
-        callbacks = [TuneReportCallback()]
-        directory = train_on_workers(run, splits, runs, group=spec["sweep"], callbacks=callbacks)
-    else:
-        directory = execute(run, splits, runs, report=_tell_rung, group=spec["sweep"])
+        verdicts(record)
+    if not verdicts.interrupted():
+        splits = open_splits(run.data.tokens)
+        if run.execution.workers > 1:
+            callbacks = [TuneReportCallback()]
+            train_on_workers(run, splits, runs, group=spec["sweep"], callbacks=callbacks, asks=spec)
+        else:
+            execute(
+                run,
+                splits,
+                runs,
+                report=verdicts,
+                interrupted=verdicts.interrupted,
+                group=spec["sweep"],
+            )
     facts = directory.facts
     keys = ("loss", "bits_per_byte", "perplexity")
     measured = {key: directory.final_validation().get(key) for key in keys}
-    where = {"step": facts["step"], "tokens": facts["tokens"], "seconds": facts["seconds"]}
-    ended = {**where, **measured}
-    _tell({"kind": "ended", "status": facts["status"], "facts": ended})
+    where = {key: facts.get(key, 0) for key in ("step", "tokens", "seconds")}
+    _tell({"kind": "ended", "status": facts["status"], "facts": {**where, **measured}})
 
 
-def _tell_rung(record: dict[str, Any]) -> None:
-    if record["kind"] == "validation" and record["scope"] == "prefix":
-        _tell(record)
+def _wait_for_predecessor(directory: RunDirectory) -> None:
+    """Waits while the process of a killed driver still trains the run; Ray is ending it."""
+    lock = directory.path / ".lock"
+    deadline = time.monotonic() + _PREDECESSOR_S
+    while lock.exists() and time.monotonic() < deadline:
+        with lock.open("r") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                time.sleep(0.2)

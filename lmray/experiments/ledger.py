@@ -1,8 +1,19 @@
 """A sweep's ledger: what happened to each trial, one fsynced line an event, never rewritten.
 
-Events, each with the trial's id: started · rung (it went on from there) · stopped (at a rung) ·
-diverged (on its way to one) · done · failed (error). The last of a trial's events says how it
-stands.
+Events, each with the trial's id:
+
+    started   it was given a place, again after it failed (name, changes)
+    rung      it was judged at a rung and went on (rung, losses and where they were measured)
+    paused    it was judged at a rung and waits there, its place given to another
+    promoted  it was given a place again, to go on past a rung (past)
+    stopped   it was judged at a rung, or waited there to the end, and does not go on
+    diverged  its loss was not finite, or far above a guess (rung: the one it was on its way to)
+    failed    its process raised, was lost or was silent for too long (error, lost)
+    retried   somebody asked to run it again after it failed or diverged
+    done      it reached its end
+    audited   it had been stopped, and was trained to its end to see what was missed
+
+The last of a trial's events but audited says how it stands.
 """
 
 import time
@@ -13,10 +24,24 @@ from typing import Any, Literal
 
 from lmray.storage import append_line, read_lines
 
-Kind = Literal["started", "rung", "stopped", "diverged", "done", "failed"]
+Kind = Literal[
+    "started",
+    "rung",
+    "paused",
+    "promoted",
+    "stopped",
+    "diverged",
+    "failed",
+    "retried",
+    "done",
+    "audited",
+]
 
 CLOSED: tuple[Kind, ...] = ("stopped", "diverged", "done")
 """Events after which a trial is not run again; a failed one is."""
+
+RUNNING: tuple[Kind, ...] = ("started", "rung", "promoted")
+"""Events after which a trial is under way, or was when its sweep was interrupted."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +64,13 @@ class Ledger:
         self._path = path
         self._observe = observe
 
-    def append(self, kind: Kind, trial: str, **facts: Any) -> None:
+    def append(self, kind: Kind, trial: str, **facts: Any) -> Event:
         """Writes an event to the disk, then shows it to the observer."""
         line = {"event": kind, "trial": trial, "time": round(time.time(), 3), **facts}
         append_line(self._path, line)
-        self._observe(Event(kind, trial, facts))
+        event = Event(kind, trial, facts)
+        self._observe(event)
+        return event
 
     def events(self) -> list[Event]:
         """Every event so far, in the order in which it happened."""
@@ -56,5 +83,5 @@ def read_events(path: Path) -> list[Event]:
 
 
 def standing(events: list[Event]) -> dict[str, Kind]:
-    """How each trial stands: running (its last event is started or rung), or closed or failed."""
-    return {event.trial: event.kind for event in events}
+    """How each trial stands: the last of its events, but for an audit, which changes nothing."""
+    return {event.trial: event.kind for event in events if event.kind != "audited"}

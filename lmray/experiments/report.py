@@ -6,6 +6,8 @@ import jinja2
 
 from lmray.accounting import num_parameters
 from lmray.experiments import plots
+from lmray.experiments.honesty import honesty
+from lmray.experiments.ledger import read_events
 from lmray.experiments.run_directory import RunDirectory
 from lmray.experiments.tables import Sweep, as_csv, columns, readable, summaries
 from lmray.storage import write_bytes
@@ -31,9 +33,9 @@ def write_report(sweep: Sweep, runs: Path) -> Path:
         "answer": answer(sweep),
         "table": markdown(columns(space), [readable(row, sweep.best) for row in sweep.rows]),
         "summary": _summary(sweep) if len(space.seeds) > 1 else "",
+        "honesty": honesty(sweep, read_events(sweep.directory / "ledger.jsonl")).lines(),
         "pictures": pictures,
         "rungs": ", ".join(f"{r:,}" for r in space.asha.rungs(space.base.budget.tokens)) or "no",
-        "share": round(100 * sweep.trained_tokens / sweep.budget_tokens),
         "parameters": num_parameters(space.base.model),
         "lives": [life for d in directories if d.status != "absent" for life in d.facts["lives"]],
     }

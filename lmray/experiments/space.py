@@ -6,49 +6,22 @@ A space is a Python file: its docstring is the hypothesis, and it defines
     SPACE  dotted keys and the values of each, {"optim.lr": [1e-4, 1e-3]}; every combination
            is a trial
     SEEDS  the seeds of each combination
-    ASHA   an Asha
+    ASHA   an Asha, or TO_THE_END
 """
 
 import itertools
 import random
 import runpy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lmray.config import KEYS, Run, override, run_id
 from lmray.errors import LmrayError, UsageError
+from lmray.experiments.asha import TO_THE_END, Asha
 
-
-@dataclass(frozen=True)
-class Asha:
-    """Asynchronous successive halving (Li et al. 2020, arXiv:1810.05934), in tokens."""
-
-    grace_tokens: int
-    """Tokens every trial trains before it may be stopped; the paper's r."""
-    reduction_factor: int = 3
-    """One in this many goes on at each rung; the paper's eta."""
-
-    def __post_init__(self) -> None:
-        if self.grace_tokens < 1:
-            raise UsageError(
-                f"grace_tokens={self.grace_tokens} is below 1; give it a rung's tokens"
-            )
-        if self.reduction_factor < 2:
-            raise UsageError(
-                f"reduction_factor={self.reduction_factor} is below 2, so nothing would be "
-                f"stopped; choose 2 or more"
-            )
-
-    def rungs(self, budget_tokens: int) -> tuple[int, ...]:
-        """Token counts below the budget at which trials are compared: grace * eta**k, ascending."""
-        rungs = []
-        rung = self.grace_tokens
-        while rung < budget_tokens:
-            rungs.append(rung)
-            rung *= self.reduction_factor
-        return tuple(rungs)
+__all__ = ["TO_THE_END", "Asha", "Space", "Trial", "load_space", "shipped_spaces"]
 
 
 @dataclass(frozen=True)
@@ -89,15 +62,8 @@ class Space:
             repeated = [value for value in values if list(values).count(value) > 1]
             if repeated:
                 raise UsageError(f"space {self.name} tries {key}={repeated[0]} twice; list it once")
-        if self.base.evaluation.interval_tokens > self.asha.grace_tokens or (
-            self.asha.grace_tokens % self.base.evaluation.interval_tokens
-        ):
-            raise UsageError(
-                f"space {self.name}: asha.grace_tokens={self.asha.grace_tokens} is not a multiple "
-                f"of evaluation.interval_tokens={self.base.evaluation.interval_tokens}, so a rung "
-                f"would have no validation loss; make it a multiple"
-            )
-        self.runs()
+        runs = [run for _, run in self.runs()]
+        self.asha.check(self.name, runs, self.base.budget.tokens)
 
     def with_overrides(self, changes: Mapping[str, Any]) -> "Space":
         """The same question about another base, refusing to change what the space varies."""
@@ -129,10 +95,7 @@ class Space:
             "base": self.base.model_dump(),
             "axes": {key: list(values) for key, values in self.axes.items()},
             "seeds": list(self.seeds),
-            "asha": {
-                "grace_tokens": self.asha.grace_tokens,
-                "reduction_factor": self.asha.reduction_factor,
-            },
+            "asha": asdict(self.asha),
         }
 
     @staticmethod

@@ -5,6 +5,7 @@ from typing import Any
 
 from lmray.config import Run
 from lmray.errors import PreflightError
+from lmray.experiments.asha import Asha
 from lmray.experiments.ledger import CLOSED, read_events, standing
 from lmray.experiments.space import Space
 from lmray.storage import canonical_json, read_json, write_json
@@ -38,9 +39,10 @@ def _facts(space: Space, data_digest: str) -> dict[str, Any]:
 
 def _comparable(facts: dict[str, Any]) -> dict[str, Any]:
     """What makes a sweep this one: not its words, nor how and from where it is carried out."""
-    asked = {key: facts["space"][key] for key in ("axes", "seeds", "asha")}
+    asked = {key: facts["space"][key] for key in ("axes", "seeds")}
+    asha = Asha(**facts["space"]["asha"]).question()
     base = Run.model_validate(facts["space"]["base"]).experiment()
-    return {"data": facts["data"], "base": base, **asked}
+    return {"data": facts["data"], "base": base, "asha": asha, **asked}
 
 
 def read_space(directory: Path) -> tuple[Space, str]:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmray.experiments.ledger import read_events, standing
+from lmray.experiments.ledger import RUNNING, read_events, standing
 from lmray.experiments.run_directory import RunDirectory
 from lmray.experiments.space import Space, Trial
 from lmray.experiments.sweep_directory import read_space
 
 _MEASURED = ("loss", "bits_per_byte", "perplexity", "tokens", "seconds")
 _INTERVAL = ("loss_low", "loss_high")
+_MEASURED_AT = ("done", "stopped", "diverged", "paused")
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Row:
 
     trial: Trial
     status: str
-    """done, stopped, diverged, failed, running (interrupted or under way) or waiting."""
+    """done, stopped, diverged, failed, running (interrupted or under way), paused or waiting."""
     measured: dict[str, Any]
     """loss (nats/token), bits_per_byte, perplexity, tokens (trained), seconds; perhaps not all.
 
@@ -72,22 +73,19 @@ def read_sweep(directory: Path, runs: Path) -> Sweep:
     space, data_digest = read_space(directory)
     events = read_events(directory / "ledger.jsonl")
     stands = standing(events)
-    ended = {
-        event.trial: event.facts
-        for event in events
-        if event.kind in ("done", "stopped", "diverged")
-    }
+    ended = {event.trial: event.facts for event in events if event.kind in _MEASURED_AT}
     rows = []
     for trial in space.trials(data_digest):
         kind = stands.get(trial.id, "waiting")
-        status = "running" if kind in ("started", "rung") else kind
-        facts = ended.get(trial.id, {})
+        status = "running" if kind in RUNNING else "waiting" if kind == "retried" else kind
+        facts = ended[trial.id] if kind in _MEASURED_AT else {}
         measured = {key: facts[key] for key in _MEASURED if facts.get(key) is not None}
         records = RunDirectory(runs / trial.id).records("validation")
         for record in records:
             if kind == "done" and record["scope"] == "all":
                 measured |= {k: record[k] for k in _INTERVAL if record.get(k) is not None}
-        # A worker that Ray stopped may be a report ahead; the ledger says where its trial ended.
+        # A worker that Ray stopped may be a report ahead, an audit trains a stopped trial to its end;
+        # the ledger says where the sweep stopped it.
         horizon = facts.get("tokens", float("inf"))
         curve = [r for r in records if r["scope"] == "prefix" and r["tokens"] <= horizon]
         rows.append(Row(trial, status, measured, curve))

@@ -1,150 +1,159 @@
+"""What Ray Tune does with the referee's jobs: planted crashes, silence and divergence for real."""
+
 import json
-import math
+import os
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from ray.tune.schedulers import TrialScheduler
 
-from lmray.distributed.asha import AshaScheduler, Rungs, rebuild
-from lmray.experiments.ledger import CLOSED, Ledger, read_events, standing
+from lmray.config import Budget, Evaluation, Execution
+from lmray.dataset import open_splits
+from lmray.distributed.asha import cause
+from lmray.distributed.tune import run_audit, run_sweep
+from lmray.errors import LmrayError
+from lmray.experiments.asha import TO_THE_END, Asha
+from lmray.experiments.ledger import Event, read_events
+from lmray.experiments.run_directory import RunDirectory
+from lmray.experiments.space import Space
+from lmray.experiments.sweep_directory import claim
+from tests.small import small_run
 
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 
-def may_go_on(loss: float, earlier: list[float], eta: int) -> bool:
-    """The rule said another way: fewer than n // eta earlier losses are as good or better."""
-    n = len(earlier) + 1
-    if not math.isfinite(loss):
-        return False
-    return n < eta or sum(other <= loss for other in earlier) < n // eta
-
-
-@given(
-    losses=st.lists(st.one_of(st.floats(0, 10), st.sampled_from([1.0, math.inf])), max_size=30),
-    eta=st.integers(2, 5),
-)
-def test_the_rule_lets_the_best_of_each_rung_go_on(losses: list[float], eta: int):
-    rungs = Rungs((100,), eta)
-    for i, loss in enumerate(losses):
-        rungs.record(str(i), 100, loss)
-        assert rungs.goes_on(str(i), 100) == may_go_on(loss, losses[:i], eta)
+PROMOTE = Asha(20 * 64, 2, "promote")
 
 
-def test_a_worked_example():
-    rungs = Rungs((100,), 3)
-    decisions = []
-    for trial, loss in enumerate([5.0, 4.0, 4.5, 3.0, 3.5, 2.0, 2.5]):
-        rungs.record(str(trial), 100, loss)
-        decisions.append(rungs.goes_on(str(trial), 100))
-    # Two go on untold; the third must be the best of three; from six on two of them may.
-    assert decisions == [True, True, False, True, False, True, True]
+def space(tokens: Path, rates: list[float], asha: Asha, *, steps: int = 60) -> Space:
+    base = small_run(
+        tokens,
+        budget=Budget(tokens=steps * 64),
+        evaluation=Evaluation(interval_tokens=20 * 64, prefix_tokens=256),
+        execution=Execution(device="cpu", threads=1, checkpoint_interval_steps=1000),
+    )
+    return Space("test", "", base, {"optim.lr": rates}, (0,), asha)
 
 
-def test_a_rung_is_judged_once_and_none_is_skipped():
-    rungs = Rungs((100, 300, 900), 3)
-    assert rungs.passed("a", 99) == []
-    assert rungs.passed("a", 350) == [100, 300]
-    rungs.record("a", 100, 1.0)
-    assert rungs.passed("a", 350) == [300]
+class Sweep:
+    """A sweep of a space beneath a folder; its trials by learning rate."""
+
+    def __init__(self, question: Space, folder: Path) -> None:
+        self.space, self.runs = question, folder / "runs"
+        self.splits = open_splits(question.base.data.tokens)
+        self.directory = folder / "sweeps" / "test"
+        claim(self.directory, question, self.splits.digest)
+        self.trials = {t.changes["optim.lr"]: t for t in question.trials(self.splits.digest)}
+
+    def go(self) -> dict[float, str]:
+        stands = run_sweep(self.space, self.splits, self.directory, self.runs)
+        return {rate: stands[trial.id] for rate, trial in self.trials.items()}
+
+    def events(self, rate: float) -> list[Event]:
+        found = read_events(self.directory / "ledger.jsonl")
+        return [event for event in found if event.trial == self.trials[rate].id]
+
+    def run(self, rate: float) -> RunDirectory:
+        return RunDirectory(self.runs / self.trials[rate].id)
 
 
-def trial(identifier: str) -> SimpleNamespace:
-    return SimpleNamespace(config={"trial": {"id": identifier}}, error_file="")
+def losses(run: RunDirectory) -> list[float]:
+    return [record["loss"] for record in run.records("validation")]
 
 
-def say(scheduler: AshaScheduler, identifier: str, **message: object) -> str:
-    return scheduler.on_trial_result(None, trial(identifier), {"message": json.dumps(message)})
-
-
-def validation(tokens: int, loss: float | None) -> dict:
-    facts = {"step": tokens // 10, "seconds": 1.0, "bits_per_byte": 1.0, "perplexity": 9.0}
-    return {"kind": "validation", "tokens": tokens, "loss": loss, **facts}
-
-
-def scheduler(path: Path) -> AshaScheduler:
-    rungs, ledger = Rungs((100, 200), 2), Ledger(path)
-    rebuild(rungs, ledger.events())
-    return AshaScheduler(rungs, ledger)
-
-
-def test_decisions_go_into_the_ledger(tmp_path: Path):
-    path = tmp_path / "ledger.jsonl"
-    asha = scheduler(path)
-    for identifier in "ab":
-        say(asha, identifier, kind="started", name=identifier, changes={})
-    assert say(asha, "a", **validation(0, 7.0)) == TrialScheduler.CONTINUE
-    assert say(asha, "a", **validation(100, 5.0)) == TrialScheduler.CONTINUE
-    assert say(asha, "b", **validation(110, 6.0)) == TrialScheduler.STOP
-    say(asha, "a", kind="ended", status="done", facts={"loss": 4.0})
-    kinds = [(event.kind, event.trial) for event in read_events(path)]
-    assert kinds == [
-        ("started", "a"),
-        ("started", "b"),
-        ("rung", "a"),
-        ("stopped", "b"),
-        ("done", "a"),
-    ]
-    assert read_events(path)[3].facts["rung"] == 100
-    assert standing(read_events(path)) == {"a": "done", "b": "stopped"}
-
-
-def test_a_report_without_a_loss_is_an_error_not_silence(tmp_path: Path):
-    asha = scheduler(tmp_path / "ledger.jsonl")
-    message = validation(100, 5.0)
-    del message["loss"]
-    with pytest.raises(KeyError, match="loss"):
-        say(asha, "a", **message)
-
-
-def test_a_loss_that_is_not_finite_is_stopped_even_when_it_is_first(tmp_path: Path):
-    asha = scheduler(tmp_path / "ledger.jsonl")
-    assert say(asha, "a", **validation(100, None)) == TrialScheduler.STOP
-
-
-def test_a_diverged_trial_ranks_last_at_the_rung_it_was_on_its_way_to(tmp_path: Path):
-    path = tmp_path / "ledger.jsonl"
-    asha = scheduler(path)
-    say(asha, "a", kind="ended", status="diverged", facts={"tokens": 40})
-    assert [(e.kind, e.facts["rung"]) for e in read_events(path)] == [("diverged", 100)]
-    assert say(asha, "b", **validation(100, 9.0)) == TrialScheduler.CONTINUE
-
-
-def test_what_is_neither_done_nor_diverged_has_failed(tmp_path: Path):
-    path = tmp_path / "ledger.jsonl"
-    asha = scheduler(path)
-    say(asha, "a", kind="ended", status="out_of_memory", facts={})
-    asha.on_trial_error(None, trial("b"))
-    assert standing(read_events(path)) == {"a": "failed", "b": "failed"}
-    assert "failed" not in CLOSED
-
-
-PLANTED = [("a", 100, 5.0), ("b", 100, 4.0), ("c", 100, 6.0), ("b", 200, 3.0), ("a", 200, 3.5)] + [
-    ("d", 100, 3.9),
-    ("e", 100, None),
-    ("d", 200, 2.0),
-]
-
-
-@pytest.mark.parametrize("killed_after", range(len(PLANTED) + 1))
-def test_a_sweep_resumed_from_its_ledger_decides_as_one_never_killed(
-    tmp_path: Path, killed_after: int
+def test_a_paused_trial_goes_on_from_its_rung_and_has_the_curve_of_one_never_paused(
+    small_dataset: Path, tmp_path: Path
 ):
-    def decisions(path: Path, cut: int) -> list[str]:
-        asha, made = scheduler(path), []
-        for number, (identifier, tokens, loss) in enumerate(PLANTED):
-            if number == cut:
-                with path.open("ab") as ledger:
-                    ledger.write(b'{"event":"rung","tri')  # what kill -9 may leave
-                asha = scheduler(path)
-            made.append(say(asha, identifier, **validation(tokens, loss)))
-        return made
+    rates = [1e-5, 1e-2, 1e-3, 3e-3]
+    sweep = Sweep(space(small_dataset, rates, PROMOTE), tmp_path / "promote")
+    stands = sweep.go()
+    assert stands[1e-2] == "done"
+    assert set(stands.values()) == {"done", "stopped"}
+    whole = Sweep(space(small_dataset, rates, TO_THE_END), tmp_path / "whole")
+    assert set(whole.go().values()) == {"done"}
+    assert {e.kind for rate in rates for e in whole.events(rate)} == {"started", "done"}
+    assert losses(sweep.run(1e-2)) == losses(whole.run(1e-2))
+    assert len(sweep.run(1e-2).facts["lives"]) <= 3
+    stopped = next(rate for rate, stand in stands.items() if stand == "stopped")
+    left = sweep.events(stopped)[-1].facts["step"]
+    assert sweep.run(stopped).status == "stopped"
+    assert [p.name for p in sweep.run(stopped).checkpoints.iterdir()][-1].endswith(f"{left:08d}")
 
-    straight = decisions(tmp_path / "straight.jsonl", cut=-1)
-    assert set(straight) == {TrialScheduler.CONTINUE, TrialScheduler.STOP}
-    assert decisions(tmp_path / "cut.jsonl", cut=killed_after) == straight
-    facts = [(e.kind, e.trial, e.facts) for e in read_events(tmp_path / "cut.jsonl")]
-    again = [(e.kind, e.trial, e.facts) for e in read_events(tmp_path / "straight.jsonl")]
-    for _, _, one in facts + again:
-        one.pop("time")
-    assert facts == again
+    # Stopped trials can be trained to their end; nothing that was decided changes.
+    chosen = [sweep.trials[stopped].id]
+    run_audit(sweep.space, sweep.splits, sweep.directory, sweep.runs, chosen)
+    last = sweep.events(stopped)[-1]
+    assert (last.kind, last.facts["status"]) == ("audited", "done")
+    assert last.facts["loss"] == whole.events(stopped)[-1].facts["loss"]
+    assert losses(sweep.run(stopped)) == losses(whole.run(stopped))
+    before = (sweep.directory / "ledger.jsonl").read_bytes()
+    run_audit(sweep.space, sweep.splits, sweep.directory, sweep.runs, chosen)
+    assert sweep.go() == stands
+    assert (sweep.directory / "ledger.jsonl").read_bytes() == before
+
+    # Runs that another sweep has finished are not run again, but judged by what they wrote down.
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again" / "runs").symlink_to(whole.runs)
+    again = Sweep(space(small_dataset, rates, PROMOTE), tmp_path / "again")
+    assert again.go()[1e-2] == "done"
+    assert len(again.run(1e-2).facts["lives"]) == 1
+
+
+def test_planted_crash_and_nan_end_as_failed_and_diverged_and_the_others_finish(
+    small_dataset: Path, tmp_path: Path
+):
+    sweep = Sweep(space(small_dataset, [1e-5, 1e-2, 1e-3, 3e-3], PROMOTE), tmp_path)
+    sweep.runs.mkdir()
+    # A file where the run's directory must go: every life of this trial fails.
+    (sweep.runs / sweep.trials[1e-3].id).write_text("in the way")
+    # What an earlier life measured: the loss at the first rung is not finite.
+    run = sweep.run(3e-3)
+    run.begin(sweep.trials[3e-3].run, sweep.trials[3e-3].id, {"digest": "", "path": ""})
+    run.finish("preempted", {"step": 20, "tokens": 1280, "seconds": 1.0})
+    nothing = dict.fromkeys(("loss", "bits_per_byte", "perplexity"))
+    where = {"kind": "validation", "scope": "prefix", "step": 20, "tokens": 1280, "seconds": 1.0}
+    (run.path / "metrics.jsonl").write_text(json.dumps({**where, **nothing}) + "\n")
+    assert sweep.go() == {1e-5: "stopped", 1e-2: "done", 1e-3: "failed", 3e-3: "diverged"}
+    kinds = [event.kind for event in sweep.events(1e-3)]
+    assert kinds == ["started", "failed", "started", "failed"]
+    assert "FileExistsError" in sweep.events(1e-3)[-1].facts["error"]
+    assert [e.kind for e in sweep.events(3e-3)] == ["started", "diverged"]
+    assert sweep.run(3e-3).status == "diverged"
+    # With the cause gone, the same sweep finishes.
+    (sweep.runs / sweep.trials[1e-3].id).unlink()
+    assert sweep.go()[1e-3] in ("stopped", "done")
+
+
+def test_what_fails_alike_in_trial_after_trial_stops_the_sweep(small_dataset: Path, tmp_path: Path):
+    sweep = Sweep(space(small_dataset, [1e-5, 1e-2, 1e-3, 3e-3], PROMOTE), tmp_path)
+    sweep.runs.write_text("in the way of all")
+    with pytest.raises(LmrayError, match=r"trials failed alike, 3 times: \w+Error"):
+        sweep.go()
+    failed = [e for e in read_events(sweep.directory / "ledger.jsonl") if e.kind == "failed"]
+    assert len(failed) == 3
+
+
+def test_a_trial_that_never_reports_is_timed_out(small_dataset: Path, tmp_path: Path):
+    sweep = Sweep(space(small_dataset, [1e-3], Asha(20 * 64, 2, timeout_s=2.0)), tmp_path)
+    # Opening a pipe that nobody writes to waits for ever.
+    stuck = sweep.run(1e-3).path
+    stuck.mkdir(parents=True)
+    os.mkfifo(stuck / "metrics.jsonl")
+    assert sweep.go() == {1e-3: "failed"}
+    errors = [e.facts["error"] for e in sweep.events(1e-3) if e.kind == "failed"]
+    assert len(errors) == 2
+    assert errors[0].startswith("no new record in its metrics for 2 s; ")
+    assert errors[0].endswith("raise asha.timeout_s")
+
+
+TRACE = """Traceback (most recent call last):
+  File "/a/tune.py", line {line}, in _trial
+    execute()
+{kind}: {message}
+"""
+
+
+def test_failures_are_alike_if_they_come_from_the_same_line_whatever_they_say():
+    def trace(line: int = 3, kind: str = "KeyError", message: str = "") -> str:
+        return cause(TRACE.format(line=line, kind=kind, message=message))
+
+    assert trace(message="'a'") == trace(message="'b'")
+    assert len({trace(), trace(line=4), trace(kind="OSError"), cause("")}) == 4

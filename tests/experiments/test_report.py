@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lmray.config import Budget, Evaluation, Run, Tracking
+from lmray.config import Budget, Data, Evaluation, Model, Run, Tracking
 from lmray.experiments.ledger import Ledger
 from lmray.experiments.report import answer, write_report
 from lmray.experiments.run_directory import MetricsWriter, RunDirectory
@@ -13,7 +13,12 @@ from lmray.experiments.space import Asha, Space
 from lmray.experiments.sweep_directory import claim
 from lmray.experiments.tables import read_sweep, summaries
 
-BASE = Run(budget=Budget(tokens=10_000_000), evaluation=Evaluation(interval_tokens=1_000_000))
+BASE = Run(
+    model=Model(context_length=64),
+    data=Data(batch_size=125),
+    budget=Budget(tokens=10_000_000),
+    evaluation=Evaluation(interval_tokens=1_000_000),
+)
 RATES = [1e-4, 1e-3, 1e-2, 1e-1]
 
 
@@ -36,12 +41,13 @@ def planted(folder: Path, losses: dict[tuple[float, int], float]) -> tuple[Path,
         ledger.append("started", trial.id, name=trial.name, changes=trial.changes)
         measured = {"bits_per_byte": 1.5, "perplexity": 20.0, "seconds": 12.5}
         if rate == 1e-4:
-            ledger.append("stopped", trial.id, tokens=1_000_000, loss=5.0, **measured)
+            where = {"rung": 1_000_000, "tokens": 1_000_000}
+            ledger.append("stopped", trial.id, loss=5.0, **where, **measured)
         elif rate == 1e-1:
             nothing = dict.fromkeys(("loss", "bits_per_byte", "perplexity"))
             ledger.append("diverged", trial.id, tokens=50_000, seconds=1.0, **nothing)
         else:
-            ledger.append("done", trial.id, tokens=9_994_240, loss=losses[rate, seed], **measured)
+            ledger.append("done", trial.id, tokens=10_000_000, loss=losses[rate, seed], **measured)
     return directory, runs
 
 
@@ -55,12 +61,12 @@ def test_every_number_of_the_table_is_the_ledgers(tmp_path: Path):
     assert [float(row["lr"]) for row in rows] == RATES
     assert [row["status"] for row in rows] == ["stopped", "done", "done", "diverged"]
     assert [row["loss"] for row in rows] == ["5.0", "2.5", "2.25", ""]
-    assert [row["tokens"] for row in rows] == ["1000000", "9994240", "9994240", "50000"]
+    assert [row["tokens"] for row in rows] == ["1000000", "10000000", "10000000", "50000"]
     text = report.read_text()
-    assert "| 0.01 | 0 | done * | 2.2500 | 1.5000 | 20.00 | 9,994,240 | 12.5 |" in text
+    assert "| 0.01 | 0 | done * | 2.2500 | 1.5000 | 20.00 | 10,000,000 | 12.5 |" in text
     assert "A hypothesis." in text
-    trained = 1_000_000 + 2 * 9_994_240 + 50_000
-    assert f"trained {trained:,} of {4 * 9_994_240:,} tokens" in text
+    trained = 1_000_000 + 2 * 10_000_000 + 50_000
+    assert f"trained {trained:,} of the grid's {4 * 10_000_000:,} tokens" in text
     for picture in re.findall(r"\]\((.*?\.png)\)", text):
         assert (report.parent / picture).read_bytes()[:4] == b"\x89PNG"
         assert (report.parent / picture).with_suffix(".svg").exists()

@@ -5,10 +5,10 @@ import pytest
 
 from lmray.config import Budget, Evaluation, Run, override
 from lmray.errors import PreflightError, UsageError
-from lmray.experiments.space import Asha, Space, load_space, shipped_spaces
+from lmray.experiments.space import TO_THE_END, Asha, Space, load_space, shipped_spaces
 from lmray.experiments.sweep_directory import claim, is_closed, read_space
 
-BASE = Run(budget=Budget(tokens=10_000_000), evaluation=Evaluation(interval_tokens=1_000_000))
+BASE = Run(budget=Budget(tokens=10_485_760), evaluation=Evaluation(interval_tokens=1_048_576))
 
 
 def space(**changes) -> Space:
@@ -18,7 +18,7 @@ def space(**changes) -> Space:
         "base": BASE,
         "axes": {"optim.lr": [1e-3, 1e-2], "data.batch_size": [32, 64]},
         "seeds": (0, 1, 2),
-        "asha": Asha(grace_tokens=1_000_000, reduction_factor=2),
+        "asha": Asha(grace_tokens=1_048_576, reduction_factor=2),
     }
     return Space(**{**facts, **changes})
 
@@ -53,7 +53,9 @@ def test_rungs_are_powers_of_eta_below_the_budget():
         ({"axes": {"optim.lr": [1e-3, 7.0]}}, "optim.lr=7.0"),
         ({"seeds": ()}, "has no seeds"),
         ({"asha": Asha(1_500_000)}, "is not a multiple of evaluation.interval_tokens"),
-        ({"asha": Asha(500_000)}, "is not a multiple of evaluation.interval_tokens"),
+        ({"asha": Asha(524_288)}, "is not a multiple of evaluation.interval_tokens"),
+        ({"axes": {"data.batch_size": [32, 96]}}, "multiple of the tokens of a step=24576"),
+        ({"axes": {"optim.warmup_fraction": [0.05, 0.2]}}, "lies within the warm-up of 2097152"),
     ],
 )
 def test_a_bad_space_is_refused_when_it_is_made(changes: dict, message: str):
@@ -141,3 +143,31 @@ def test_a_sweep_directory_is_for_one_question_of_one_dataset(tmp_path: Path):
     with pytest.raises(PreflightError, match="not the same base"):
         claim(tmp_path, space().with_overrides({"model.d_model": 256}), "digest")
     assert not is_closed(tmp_path, space(), "digest")
+
+
+def test_without_early_stopping_no_rung_has_to_fit():
+    free = space(asha=TO_THE_END, axes={"data.batch_size": [32, 96]})
+    assert free.asha.rungs(free.base.budget.tokens) == ()
+    assert Space.from_facts(free.facts()).asha == TO_THE_END
+
+
+@pytest.mark.parametrize(
+    "changes", [{"mode": "sotp"}, {"min_results": 0}, {"timeout_s": 0.0}], ids=str
+)
+def test_a_rule_that_means_nothing_is_refused(changes: dict):
+    with pytest.raises(UsageError, match=next(iter(changes))):
+        Asha(100, **changes)
+
+
+def test_a_sweep_is_the_same_whatever_its_timeout_but_not_under_another_rule(tmp_path: Path):
+    claim(tmp_path, space(), "digest")
+    claim(tmp_path, space(asha=replace(space().asha, timeout_s=5.0)), "digest")
+    with pytest.raises(PreflightError, match="not the same asha"):
+        claim(tmp_path, space(asha=replace(space().asha, mode="promote")), "digest")
+
+
+def test_a_rung_that_a_growing_batch_steps_over_is_refused():
+    # 100 steps of 8,192 tokens begin; those of 24,576 that follow pass by every power of two.
+    ramp = {"data.batch_ramp": [{"share": 0.078125, "batch_size": 32}], "data.batch_size": 96}
+    with pytest.raises(UsageError, match="no step of a run whose batches grow ends at the rung"):
+        space(base=override(BASE, ramp), axes={"optim.lr": [1e-3, 1e-2]})
