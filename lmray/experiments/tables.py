@@ -84,7 +84,7 @@ def read_sweep(directory: Path, runs: Path) -> Sweep:
         for record in records:
             if kind == "done" and record["scope"] == "all":
                 measured |= {k: record[k] for k in _INTERVAL if record.get(k) is not None}
-        # A worker that Ray stopped may be a report ahead, an audit trains a stopped trial to its end;
+        # A worker that Ray stopped may be a report ahead, an audit trains a stopped one to its end;
         # the ledger says where the sweep stopped it.
         horizon = facts.get("tokens", float("inf"))
         curve = [r for r in records if r["scope"] == "prefix" and r["tokens"] <= horizon]
