@@ -33,7 +33,7 @@ def quickstart(
     from lmray.config import parse_assignments
     from lmray.experiments.report import answer
     from lmray.experiments.run_directory import RunDirectory
-    from lmray.experiments.space import load_space
+    from lmray.experiments.space_file import load_space
     from lmray.experiments.trained import continue_text, load_trained
     from lmray.generation import Sampling
     from lmray.machine import total_memory

@@ -37,7 +37,7 @@ def run(
 
     import lmray.distributed  # noqa: F401 - sets Ray's environment before a space imports Ray
     from lmray.config import parse_assignments
-    from lmray.experiments.space import load_space
+    from lmray.experiments.space_file import load_space
 
     asked = load_space(space).with_overrides(parse_assignments(changes or []))
     placed = replace(asked, base=place_data(asked.base, root))

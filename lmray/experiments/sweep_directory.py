@@ -1,15 +1,25 @@
-"""sweeps/<name>/: sweep.json says what is asked of which data, ledger.jsonl what has happened."""
+"""sweeps/<name>/: sweep.json says what is asked of which data, ledger.jsonl what has happened.
 
+added.jsonl has the combinations that came later, one a line: those a search chose by outcomes, and
+those a user added. A file called stop asks whoever drives the sweep to end it for now.
+"""
+
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lmray.config import Run
-from lmray.errors import PreflightError
+from lmray.errors import PreflightError, UsageError
+from lmray.experiments.axes import Combination, Variants
 from lmray.experiments.ledger import CLOSED, read_events, standing
 from lmray.experiments.space import Space
-from lmray.storage import canonical_json, read_json, write_json
+from lmray.refusal import unknown_key
+from lmray.storage import append_line, canonical_json, read_json, read_lines, write_json
 
 FORMAT_VERSION = 1
+
+STOP = "stop"
+"""The file that asks for an end; trials write a checkpoint then, and a later life goes on."""
 
 
 def claim(directory: Path, space: Space, data_digest: str) -> None:
@@ -39,6 +49,9 @@ def _facts(space: Space, data_digest: str) -> dict[str, Any]:
 def _comparable(facts: dict[str, Any]) -> dict[str, Any]:
     """What makes a sweep this one: not its words, nor how and from where it is carried out."""
     asked = {key: facts["space"][key] for key in ("axes", "seeds", "asha")}
+    # Sweeps of before there were searches and constraints are grids without any.
+    asked["search"] = facts["space"].get("search", {"kind": "Grid"})
+    asked["refused"] = facts["space"].get("refused", [])
     base = Run.model_validate(facts["space"]["base"]).experiment()
     return {"data": facts["data"], "base": base, **asked}
 
@@ -54,7 +67,41 @@ def read_space(directory: Path) -> tuple[Space, str]:
             f"no sweep at {directory}: sweep.json is missing; start one with `lmray sweep run`"
         )
     found = read_json(path)
-    return Space.from_facts(found["space"]), found["data"]
+    added = [line["combination"] for line in read_lines(directory / "added.jsonl")]
+    return Space.from_facts(found["space"], added), found["data"]
+
+
+def add(directory: Path, combination: Combination, *, by: Literal["search", "user"]) -> None:
+    """Adds a combination to what a sweep tries, with every seed, for good."""
+    append_line(directory / "added.jsonl", {"combination": combination, "by": by})
+
+
+def addition(space: Space, values: Mapping[str, Any]) -> Combination:
+    """The combination of these values of axes; where an axis is not named, the base's holds.
+
+    Raises UsageError for what is no axis, no variant, no valid run, or tried already.
+    """
+    for name, value in values.items():
+        axis = space.axes.get(name)
+        if axis is None:
+            raise UsageError(unknown_key(name, list(space.axes)))
+        if isinstance(axis, Variants) and value not in axis:
+            raise UsageError(f"no variant {name}={value}; the variants are {', '.join(axis)}")
+    combination = {name: values[name] for name in space.axes if name in values}
+    run = space.run_of(combination)
+    if any(run == space.run_of(tried) for tried in space.combinations()):
+        raise UsageError(f"{dict(values)} is tried already; choose other values")
+    return combination
+
+
+def ask_to_stop(directory: Path) -> None:
+    """Leaves the file that whoever drives the sweep looks for."""
+    (directory / STOP).touch()
+
+
+def begin(directory: Path) -> None:
+    """Removes what asked an earlier life to stop."""
+    (directory / STOP).unlink(missing_ok=True)
 
 
 def is_closed(directory: Path, space: Space, data_digest: str) -> bool:

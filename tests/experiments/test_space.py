@@ -5,7 +5,8 @@ import pytest
 
 from lmray.config import Budget, Evaluation, Run, override
 from lmray.errors import PreflightError, UsageError
-from lmray.experiments.space import Asha, Space, load_space, shipped_spaces
+from lmray.experiments.space import Asha, Space
+from lmray.experiments.space_file import load_space, shipped_spaces
 from lmray.experiments.sweep_directory import claim, is_closed, read_space
 
 BASE = Run(budget=Budget(tokens=10_000_000), evaluation=Evaluation(interval_tokens=1_000_000))
