@@ -57,7 +57,7 @@ def quickstart(
         f"[bold]3[/bold] sweep of {len(space.runs())} trials of {space.base.budget.tokens:,} tokens"
     )
     sweep, report = carry_out(space, root / "sweeps" / name, root / "runs", address)
-    show_trials(sweep, as_json=False)
+    show_trials(sweep, as_json=False, runs=root / "runs")
     if sweep.best is not None:
         trained = load_trained(RunDirectory(root / "runs" / sweep.best.trial.id))
         prompt = PROMPTS.get(prepared.name, "")

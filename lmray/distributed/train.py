@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,17 @@ from lmray.config import Run, run_id
 from lmray.dataset import Splits, open_splits
 from lmray.experiments.execute import execute
 from lmray.experiments.run_directory import RunDirectory
+from lmray.training.loop import never
 
 
 def train_on_workers(
-    run: Run, splits: Splits, runs: Path, *, group: str = "", callbacks: Sequence[Any] = ()
+    run: Run,
+    splits: Splits,
+    runs: Path,
+    *,
+    group: str = "",
+    callbacks: Sequence[Any] = (),
+    interrupted: Callable[[], bool] = never,
 ) -> RunDirectory:
     """Trains `run` on run.execution.workers processes and returns its directory.
 
@@ -37,6 +44,7 @@ def train_on_workers(
                 "run": absolute.model_dump(),
                 "runs": str(runs.resolve()),
                 "group": group,
+                "interrupted": interrupted,
             },
             scaling_config=ScalingConfig(
                 num_workers=run.execution.workers,
@@ -72,4 +80,11 @@ def _work(config: dict[str, Any]) -> None:
             ray.train.report({"message": json.dumps(record)})
 
     splits = open_splits(run.data.tokens)
-    execute(run, splits, Path(config["runs"]), report=report, group=config["group"])
+    execute(
+        run,
+        splits,
+        Path(config["runs"]),
+        report=report,
+        group=config["group"],
+        interrupted=config["interrupted"],
+    )

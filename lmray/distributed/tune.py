@@ -10,6 +10,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,15 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from lmray.config import Run, override
 from lmray.dataset import Splits, open_splits
 from lmray.distributed.asha import AshaScheduler, Rungs, rebuild
+from lmray.distributed.searching import SpaceSearcher
 from lmray.distributed.train import train_on_workers
 from lmray.errors import PreflightError
 from lmray.experiments.execute import execute
 from lmray.experiments.ledger import CLOSED, Event, Ledger, ignore, standing
 from lmray.experiments.run_directory import RunDirectory
-from lmray.experiments.space import Space
+from lmray.experiments.search import Tpe
+from lmray.experiments.space import Space, Trial
+from lmray.experiments.sweep_directory import StopFile, add, begin
 
 MAX_FAILURES = 1
 """Times a trial whose process or node was lost is started again, from its newest checkpoint."""
@@ -47,25 +51,46 @@ def run_sweep(
 
     Raises PreflightError if the cluster has no room for one trial.
     """
+    begin(directory)
     ledger = Ledger(directory / "ledger.jsonl", observe)
     events = ledger.events()
     rungs = Rungs(space.asha.rungs(space.base.budget.tokens), space.asha.reduction_factor)
     rebuild(rungs, events)
     stands = standing(events)
     waiting = [t for t in space.trials(splits.digest) if stands.get(t.id) not in CLOSED]
-    if waiting:
-        specs = [
-            {
-                "id": trial.id,
-                "name": trial.name,
-                "changes": trial.changes,
-                "run": _placed(trial.run, splits).model_dump(),
-                "runs": str(runs.resolve()),
-                "sweep": directory.name,
-            }
-            for trial in waiting
-        ]
-        _fit(specs, AshaScheduler(rungs, ledger), workers=space.base.execution.workers)
+    known = {trial.id for trial in space.trials(splits.digest)}
+
+    def spec(trial: Trial) -> dict[str, Any]:
+        return {
+            "id": trial.id,
+            "name": trial.name,
+            "changes": trial.changes,
+            "run": _placed(trial.run, splits).model_dump(),
+            "runs": str(runs.resolve()),
+            "sweep": directory.name,
+            "stop": str(StopFile.of(directory).path.resolve()),
+        }
+
+    def more() -> list[dict[str, Any]]:
+        """What a sequential search tries next: written down before it is run."""
+        nonlocal space
+        while not StopFile.of(directory)():
+            found = space.next(splits.digest, ledger.events())
+            if found is None:
+                break
+            add(directory, found, by="search")
+            space = replace(space, added=(*space.added, found))
+            fresh = [trial for trial in space.trials(splits.digest) if trial.id not in known]
+            known.update(trial.id for trial in fresh)
+            if fresh:
+                return [spec(trial) for trial in fresh]
+        return []
+
+    specs = [spec(trial) for trial in waiting]
+    sequential = isinstance(space.search, Tpe)
+    if specs or sequential:
+        source = SpaceSearcher(specs, more) if sequential else specs
+        _fit(source, AshaScheduler(rungs, ledger), workers=space.base.execution.workers)
     stands = standing(ledger.events())
     for trial in space.trials(splits.digest):
         run_directory = RunDirectory(runs / trial.id)
@@ -83,15 +108,20 @@ def _placed(run: Run, splits: Splits) -> Run:
     return override(run, changes)
 
 
-def _fit(specs: list[dict[str, Any]], scheduler: AshaScheduler, *, workers: int) -> None:
+def _fit(
+    source: SpaceSearcher | list[dict[str, Any]], scheduler: AshaScheduler, *, workers: int
+) -> None:
     """Lets Ray Tune run the trials; their failures end up in the ledger, not in an exception."""
+    searched = isinstance(source, SpaceSearcher)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     with tempfile.TemporaryDirectory(prefix="lmray-tune-") as scratch:
         tuner = tune.Tuner(
             tune.with_resources(_trial, _resources(workers)),
-            param_space={"trial": tune.grid_search(specs)},
+            param_space={} if searched else {"trial": tune.grid_search(source)},
             tune_config=tune.TuneConfig(
+                search_alg=source if searched else None,
+                num_samples=-1 if searched else 1,
                 scheduler=scheduler,
                 reuse_actors=workers == 1,
                 max_concurrent_trials=_places(workers),
@@ -152,16 +182,35 @@ def _trial(config: dict[str, Any]) -> None:
     run = Run.model_validate(spec["run"])
     runs = Path(spec["runs"])
     splits = open_splits(run.data.tokens)
+    asked_to_stop = StopFile(Path(spec["stop"]))
+    if asked_to_stop():
+        return
     _tell({"kind": "started", "name": spec["name"], "changes": spec["changes"]})
     directory = RunDirectory(runs / spec["id"])
     for record in directory.records("validation"):
         _tell_rung(record)
     if run.execution.workers > 1:
         callbacks = [TuneReportCallback()]
-        directory = train_on_workers(run, splits, runs, group=spec["sweep"], callbacks=callbacks)
+        directory = train_on_workers(
+            run,
+            splits,
+            runs,
+            group=spec["sweep"],
+            callbacks=callbacks,
+            interrupted=asked_to_stop,
+        )
     else:
-        directory = execute(run, splits, runs, report=_tell_rung, group=spec["sweep"])
+        directory = execute(
+            run,
+            splits,
+            runs,
+            report=_tell_rung,
+            group=spec["sweep"],
+            interrupted=asked_to_stop,
+        )
     facts = directory.facts
+    if facts["status"] == "preempted":
+        return  # the ledger goes on saying that it runs, so that it is resumed
     keys = ("loss", "bits_per_byte", "perplexity")
     measured = {key: directory.final_validation().get(key) for key in keys}
     where = {"step": facts["step"], "tokens": facts["tokens"], "seconds": facts["seconds"]}

@@ -4,6 +4,7 @@ added.jsonl has the combinations that came later, one a line: those a search cho
 those a user added. A file called stop asks whoever drives the sweep to end it for now.
 """
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -17,9 +18,6 @@ from lmray.refusal import unknown_key
 from lmray.storage import append_line, canonical_json, read_json, read_lines, write_json
 
 FORMAT_VERSION = 1
-
-STOP = "stop"
-"""The file that asks for an end; trials write a checkpoint then, and a later life goes on."""
 
 
 def claim(directory: Path, space: Space, data_digest: str) -> None:
@@ -67,8 +65,12 @@ def read_space(directory: Path) -> tuple[Space, str]:
             f"no sweep at {directory}: sweep.json is missing; start one with `lmray sweep run`"
         )
     found = read_json(path)
-    added = [line["combination"] for line in read_lines(directory / "added.jsonl")]
-    return Space.from_facts(found["space"], added), found["data"]
+    return Space.from_facts(found["space"], additions(directory)), found["data"]
+
+
+def additions(directory: Path) -> tuple[Combination, ...]:
+    """The combinations that came after the sweep's start, in their order."""
+    return tuple(line["combination"] for line in read_lines(directory / "added.jsonl"))
 
 
 def add(directory: Path, combination: Combination, *, by: Literal["search", "user"]) -> None:
@@ -94,17 +96,44 @@ def addition(space: Space, values: Mapping[str, Any]) -> Combination:
     return combination
 
 
-def ask_to_stop(directory: Path) -> None:
-    """Leaves the file that whoever drives the sweep looks for."""
-    (directory / STOP).touch()
+class StopFile:
+    """Asks whoever drives a sweep, and its trials, to write checkpoints and end for now.
+
+    Asked of often, as after every step of a training, it looks at the disk once a second.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._next_look = 0.0
+        self._there = False
+
+    @classmethod
+    def of(cls, directory: Path) -> "StopFile":
+        """That of a sweep's directory."""
+        return cls(directory / "stop")
+
+    def __call__(self) -> bool:
+        """Whether an end is asked for."""
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + 1
+            self._there = self.path.exists()
+        return self._there
+
+    def ask(self) -> None:
+        """Leaves the file."""
+        self.path.touch()
 
 
 def begin(directory: Path) -> None:
-    """Removes what asked an earlier life to stop."""
-    (directory / STOP).unlink(missing_ok=True)
+    """Removes what asked an earlier life of the sweep to stop."""
+    StopFile.of(directory).path.unlink(missing_ok=True)
 
 
 def is_closed(directory: Path, space: Space, data_digest: str) -> bool:
-    """Whether every trial is done, stopped or diverged, so that there is nothing left to run."""
-    stands = standing(read_events(directory / "ledger.jsonl"))
-    return all(stands.get(trial.id) in CLOSED for trial in space.trials(data_digest))
+    """Whether every trial is done, stopped or diverged, and the search has nothing more to try."""
+    events = read_events(directory / "ledger.jsonl")
+    stands = standing(events)
+    if any(stands.get(trial.id) not in CLOSED for trial in space.trials(data_digest)):
+        return False
+    return space.next(data_digest, events) is None
