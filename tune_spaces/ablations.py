@@ -15,7 +15,7 @@ Budget: 1.6 M tokens a trial, all to the end; on two cores under an hour and a h
 
 from lmray.config import override
 from lmray.experiments.axes import Variants, When
-from lmray.experiments.space import no_stopping
+from lmray.experiments.space import TO_THE_END
 from lmray.presets import tiny
 
 BASE = override(tiny(), {"budget.tokens": 1_572_864, "evaluation.interval_tokens": 196_608})
@@ -40,4 +40,4 @@ SPACE = {
 }
 BASELINE = {"variant": "baseline"}
 SEEDS = [0, 1, 2]
-ASHA = no_stopping(BASE)
+ASHA = TO_THE_END

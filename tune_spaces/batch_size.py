@@ -14,7 +14,7 @@ Budget: 1.6 M tokens a trial, all of them to the end; on two cores about three h
 
 from lmray.config import override
 from lmray.experiments.axes import Variants, When
-from lmray.experiments.space import no_stopping
+from lmray.experiments.space import TO_THE_END
 from lmray.presets import tiny
 
 BATCHES = [1, 4, 16, 64, 256]
@@ -39,4 +39,4 @@ SPACE = {
     ],
 }
 SEEDS = [0, 1, 2]
-ASHA = no_stopping(BASE)
+ASHA = TO_THE_END

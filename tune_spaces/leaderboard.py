@@ -12,7 +12,7 @@ Budget: six trials of 90 minutes.
 
 from lmray.config import override
 from lmray.experiments.axes import Variants
-from lmray.experiments.space import no_stopping
+from lmray.experiments.space import TO_THE_END
 from lmray.presets import base_owt
 
 BASE = override(
@@ -32,4 +32,4 @@ SPACE = {
 }
 BASELINE = {"variant": "AdamW", "optim.lr": 3e-3}
 SEEDS = [0]
-ASHA = no_stopping(BASE)
+ASHA = TO_THE_END

@@ -204,18 +204,9 @@ def carry_out(space: "Space", directory: Path, runs: Path, address: str) -> "tup
             ray_session(address, dashboard=several),
             watching(directory, runs) as observe,
         ):
-            while True:
-                stands = run_sweep(grown, splits, directory, runs, observe=observe)
-                grown = replace(space, added=additions(directory))
-                added = [t for t in grown.trials(splits.digest) if t.id not in stands]
-                if not added or set(stands.values()) & _UNFINISHED:
-                    break
+            run_sweep(grown, splits, directory, runs, observe=observe)
     sweep = read_sweep(directory, runs)
     return sweep, write_report(sweep, runs)
-
-
-_UNFINISHED = {"started", "rung", "waiting"}
-"""How trials stand that an interruption has left."""
 
 
 def _run_and_show(

@@ -26,6 +26,8 @@ _LOOK_S = 2.0
 
 def standings_table(space: "Space", found: "list[Standing]", *, most: int) -> Table:
     """The trials that matter most, `most` of them at most, in the order of their start."""
+    from lmray.experiments.axes import shown
+
     keys = [key.rpartition(".")[2] for key in space.axes]
     drawn = Table(header_style="bold", box=None, pad_edge=False)
     for heading in ("trial", *keys, "seed"):
@@ -37,7 +39,7 @@ def standings_table(space: "Space", found: "list[Standing]", *, most: int) -> Ta
     kept = sorted(found, key=lambda each: _FIRST.index(each.status))[:most]
     for each in [each for each in found if each in kept]:
         trial = each.trial
-        cells: list[str | Text] = [trial.id[:6], *(str(trial.value(key)) for key in space.axes)]
+        cells: list[str | Text] = [trial.id[:6], *(shown(trial.value(key)) for key in space.axes)]
         cells.append(str(trial.changes["seed"]))
         if "batch_size" not in keys:
             cells.append(str(trial.run.data.batch_size))

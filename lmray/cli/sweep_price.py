@@ -53,6 +53,7 @@ def agree(space: "Space", directory: Path, said: Agreement) -> None:
     What is not tried is listed with its reason.
     """
     from lmray.cli.show import err
+    from lmray.experiments.axes import spoken
     from lmray.experiments.price import check_price, read_price, write_price
     from lmray.experiments.sweep_directory import claim
 
@@ -62,7 +63,7 @@ def agree(space: "Space", directory: Path, said: Agreement) -> None:
         if read_price(directory) is not None:
             return
     for each in space.refusals():
-        err.print(f"not tried: {each.combination}: {each.reason}", markup=False)
+        err.print(f"not tried: {spoken(each.combination)}: {each.reason}", markup=False)
     asked = priced(space, splits, said.tokens_per_s)
     err.print(f"price: {asked.sentence()}", markup=False, soft_wrap=True)
     if not said.yes:

@@ -1,38 +1,44 @@
-"""A Ray Tune searcher that asks a space for its next combination, given the ledger."""
+"""A Ray Tune searcher that gives out trials one after the other."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ray.tune.search import Searcher
 
-Specs = list[dict[str, Any]]
-"""What the processes of trials are told."""
+from lmray.experiments.space import Trial
 
 
-class SpaceSearcher(Searcher):
-    """Hands out trials that are known, and asks for more when they are gone.
+class InTurn(Searcher):
+    """Takes a trial when Ray Tune has a place for it.
 
-    `more` reads the ledger, so nothing is learnt from what Ray Tune reports, and there is no state
-    of its own that Ray would have to keep.
+    It has no state that Ray would have to keep, and learns nothing from what Ray Tune reports: the
+    ledger has it all.
     """
 
-    def __init__(self, waiting: Specs, more: Callable[[], Specs]) -> None:
+    def __init__(self, trials: Iterator[Trial], spec: Callable[[Trial], dict[str, Any]]) -> None:
+        """`spec` is what a trial's process is told."""
         super().__init__()
-        self._waiting = list(waiting)
-        self._more = more
+        self._trials = trials
+        self._spec = spec
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
 
     def suggest(self, trial_id: str) -> Any:
         """The configuration of the next trial, or that there is none."""
-        self._waiting = self._waiting or self._more()
-        return {"trial": self._waiting.pop(0)} if self._waiting else Searcher.FINISHED
+        trial = next(self._trials, None)
+        return Searcher.FINISHED if trial is None else {"trial": self._spec(trial)}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """The ledger has it already."""
+        """Nothing."""
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """Nothing."""
 
     def save(self, checkpoint_path: str) -> None:
-        """The ledger has it already."""
+        """Nothing."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """The ledger has it already."""
+        """Nothing."""

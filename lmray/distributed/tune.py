@@ -21,15 +21,15 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from lmray.config import Run, override
 from lmray.dataset import Splits, open_splits
 from lmray.distributed.asha import AshaScheduler, Rungs, rebuild
-from lmray.distributed.searching import SpaceSearcher
+from lmray.distributed.searching import InTurn
 from lmray.distributed.train import train_on_workers
 from lmray.errors import PreflightError
 from lmray.experiments.execute import execute
 from lmray.experiments.ledger import CLOSED, Event, Ledger, ignore, standing
 from lmray.experiments.run_directory import RunDirectory
-from lmray.experiments.search import Tpe
 from lmray.experiments.space import Space, Trial
-from lmray.experiments.sweep_directory import StopFile, add, begin
+from lmray.experiments.sweep_directory import StopFile, additions, begin, is_closed
+from lmray.experiments.turns import in_turn
 
 MAX_FAILURES = 1
 """Times a trial whose process or node was lost is started again, from its newest checkpoint."""
@@ -57,8 +57,6 @@ def run_sweep(
     rungs = Rungs(space.asha.rungs(space.base.budget.tokens), space.asha.reduction_factor)
     rebuild(rungs, events)
     stands = standing(events)
-    waiting = [t for t in space.trials(splits.digest) if stands.get(t.id) not in CLOSED]
-    known = {trial.id for trial in space.trials(splits.digest)}
 
     def spec(trial: Trial) -> dict[str, Any]:
         return {
@@ -71,26 +69,12 @@ def run_sweep(
             "stop": str(StopFile.of(directory).path.resolve()),
         }
 
-    def more() -> list[dict[str, Any]]:
-        """What a sequential search tries next: written down before it is run."""
-        nonlocal space
-        while not StopFile.of(directory)():
-            found = space.next(splits.digest, ledger.events())
-            if found is None:
-                break
-            add(directory, found, by="search")
-            space = replace(space, added=(*space.added, found))
-            fresh = [trial for trial in space.trials(splits.digest) if trial.id not in known]
-            known.update(trial.id for trial in fresh)
-            if fresh:
-                return [spec(trial) for trial in fresh]
-        return []
-
-    specs = [spec(trial) for trial in waiting]
-    sequential = isinstance(space.search, Tpe)
-    if specs or sequential:
-        source = SpaceSearcher(specs, more) if sequential else specs
+    turns = in_turn(space, splits.digest, directory)
+    waiting = (trial for trial in turns if stands.get(trial.id) not in CLOSED)
+    if not is_closed(directory, space, splits.digest):
+        source = InTurn(waiting, spec)
         _fit(source, AshaScheduler(rungs, ledger), workers=space.base.execution.workers)
+    space = replace(space, added=additions(directory))
     stands = standing(ledger.events())
     for trial in space.trials(splits.digest):
         run_directory = RunDirectory(runs / trial.id)
@@ -108,20 +92,16 @@ def _placed(run: Run, splits: Splits) -> Run:
     return override(run, changes)
 
 
-def _fit(
-    source: SpaceSearcher | list[dict[str, Any]], scheduler: AshaScheduler, *, workers: int
-) -> None:
+def _fit(source: InTurn, scheduler: AshaScheduler, *, workers: int) -> None:
     """Lets Ray Tune run the trials; their failures end up in the ledger, not in an exception."""
-    searched = isinstance(source, SpaceSearcher)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     with tempfile.TemporaryDirectory(prefix="lmray-tune-") as scratch:
         tuner = tune.Tuner(
             tune.with_resources(_trial, _resources(workers)),
-            param_space={} if searched else {"trial": tune.grid_search(source)},
             tune_config=tune.TuneConfig(
-                search_alg=source if searched else None,
-                num_samples=-1 if searched else 1,
+                search_alg=source,
+                num_samples=-1,
                 scheduler=scheduler,
                 reuse_actors=workers == 1,
                 max_concurrent_trials=_places(workers),

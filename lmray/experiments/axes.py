@@ -292,6 +292,16 @@ def _leaf_from_plain(value: Any) -> Leaf:
     return _RANGES[name](*bounds)
 
 
+def shown(value: Any) -> str:
+    """A value as a reader has use for it: a number to four digits, none more than it has."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def spoken(combination: Mapping[str, Any]) -> str:
+    """A combination as a reader says it: lr=0.001 batch_size=32."""
+    return " ".join(f"{key.rpartition('.')[2]}={shown(v)}" for key, v in combination.items())
+
+
 def identity(combination: Mapping[str, Any]) -> str:
     """A text that two combinations share if and only if they are the same."""
     return canonical_json(dict(combination))

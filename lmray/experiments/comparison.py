@@ -8,6 +8,7 @@ from typing import Any
 
 from lmray.accounting import num_parameters, training_flops
 from lmray.config import Run, flatten
+from lmray.experiments.axes import shown
 from lmray.experiments.confidence import LEVEL, Estimate
 from lmray.experiments.run_directory import RunDirectory
 from lmray.experiments.tables import Summary, Sweep, reference, summaries
@@ -29,9 +30,9 @@ def over_seeds(sweep: Sweep) -> Table:
         difference = "-"
         if base is not None and group.losses and group is not base:
             difference = signed(group.over(base))
-        shown = [number(loss.mean), number(loss.spread), _interval(loss)]
+        numbers = [number(loss.mean), number(loss.spread), _interval(loss)]
         done = f"{loss.n} of {len(group.rows)}"
-        rows.append([*map(str, group.values), *shown, done, difference])
+        rows.append([*map(shown, group.values), *numbers, done, difference])
     return header, rows
 
 
@@ -70,7 +71,7 @@ def switches(sweep: Sweep) -> Table:
         values = flatten(group.rows[0].trial.run)
         differing = [key for key in values if values[key] != base[key] and key != "seed"]
         told = ", ".join(f"{key}: {base[key]} -> {values[key]}" for key in differing)
-        rows.append([*map(str, group.values), told or "nothing"])
+        rows.append([*map(shown, group.values), told or "nothing"])
     return [*_headings(sweep), "differs from the baseline in"], rows
 
 
@@ -118,7 +119,7 @@ def costs(sweep: Sweep, runs: Path) -> Table:
         return header, []
     rows: list[list[Any]] = [
         [
-            *map(str, group.values),
+            *map(shown, group.values),
             f"{each.parameters:,}",
             f"{each.flops / 1e15:.4g}",
             str(each.batch),

@@ -12,6 +12,7 @@ import jinja2
 
 from lmray.accounting import num_parameters
 from lmray.experiments import plots, plots_compare
+from lmray.experiments.axes import shown, spoken
 from lmray.experiments.comparison import Table, costs, over_seeds, signed, switches
 from lmray.experiments.price import against_taken, read_price, taken
 from lmray.experiments.run_directory import RunDirectory
@@ -75,7 +76,7 @@ def _facts(sweep: Sweep, runs: Path) -> dict[str, Any]:
         "over_seeds": over_seeds(sweep) if compared else ([], []),
         "switches": switches(sweep) if space.baseline else ([], []),
         "costs": costs(sweep, runs),
-        "refused": [(str(each.combination), each.reason) for each in space.refusals()],
+        "refused": [(spoken(each.combination), each.reason) for each in space.refusals()],
         "price": against_taken(asked, taken(sweep, runs)) if asked else ([], []),
         "rungs": ", ".join(f"{r:,}" for r in space.asha.rungs(space.base.budget.tokens)) or "no",
         "share": round(100 * sweep.trained_tokens / sweep.budget_tokens),
@@ -109,10 +110,10 @@ def answer(sweep: Sweep) -> str:
     best = best_of(groups)
     if best is None:
         return "No trial is done, so there is no answer yet."
-    shown = ", ".join(f"{key} = {value}" for key, value in best.combination.items())
+    chosen = ", ".join(f"{key} = {shown(value)}" for key, value in best.combination.items())
     bits = [row.measured["bits_per_byte"] for row in best.rows if row.status == "done"]
     loss = f"{best.loss.mean:.4f} nats/token, {sum(bits) / len(bits):.4f} bits/byte"
-    text = f"Best: {shown} with a validation loss of {loss}."
+    text = f"Best: {chosen} with a validation loss of {loss}."
     if best.loss.n > 1:
         text = text[:-1] + f" (mean of {best.loss.n} seeds, ± {best.loss.margin:.4f} at 95 %)."
     for key, values in plots.numeric_axes(sweep).items():

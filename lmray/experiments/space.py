@@ -45,10 +45,8 @@ class Asha:
         return tuple(rungs)
 
 
-def no_stopping(base: Run) -> Asha:
-    """The Asha that has no rung: every trial trains to its end."""
-    interval = base.evaluation.interval_tokens
-    return Asha(grace_tokens=-(-base.budget.tokens // interval) * interval)
+TO_THE_END = Asha(grace_tokens=2**62)
+"""No trial is stopped: the first rung is never reached."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class Trial:
     @property
     def name(self) -> str:
         """The changes as a reader says them: lr=0.001 batch_size=32 seed=0."""
-        return " ".join(f"{key.rpartition('.')[2]}={value}" for key, value in self.changes.items())
+        return axis.spoken(self.changes)
 
     @property
     def combination(self) -> Combination:
@@ -105,7 +103,7 @@ class Space:
         repeated = [seed for seed in self.seeds if self.seeds.count(seed) > 1]
         if repeated:
             raise UsageError(f"space {self.name} has seed {repeated[0]} twice; list it once")
-        if self.base.evaluation.interval_tokens > self.asha.grace_tokens or (
+        if self.asha != TO_THE_END and (
             self.asha.grace_tokens % self.base.evaluation.interval_tokens
         ):
             raise UsageError(

@@ -3,7 +3,7 @@
     BASE       a Run
     SPACE      axes by dotted key, {"optim.lr": [1e-4, 1e-3]}; see lmray.experiments.axes
     SEEDS      the seeds of each combination
-    ASHA       an Asha, or no_stopping(BASE)
+    ASHA       an Asha, or TO_THE_END
 
 and, if it likes,
 
@@ -16,6 +16,7 @@ and, if it likes,
 import math
 import runpy
 from pathlib import Path
+from typing import Any
 
 from lmray.config import Run
 from lmray.errors import LmrayError, UsageError
@@ -54,8 +55,18 @@ def load_space(source: str) -> Space:
                 f"{path}: {name}={names[name]!r:.80} is no {getattr(kind, '__name__', 'list')}; "
                 f"see tune_spaces/"
             )
+    try:
+        return _space(path.stem, names)
+    except LmrayError:
+        raise
+    except Exception as error:  # a user's refuse(), or a value of a kind that none is
+        what = " ".join(str(error).split())
+        raise UsageError(f"{path} is no space: {type(error).__name__}: {what}") from error
+
+
+def _space(name: str, names: dict[str, Any]) -> Space:
     return Space(
-        name=path.stem,
+        name=name,
         hypothesis=(names["__doc__"] or "").strip(),
         base=names["BASE"],
         axes=names["SPACE"],

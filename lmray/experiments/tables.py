@@ -6,7 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmray.experiments.axes import Combination, Integer, Uniform, branches, choices, identity
+from lmray.experiments.axes import (
+    Combination,
+    Integer,
+    Uniform,
+    branches,
+    choices,
+    identity,
+    shown,
+    spoken,
+)
 from lmray.experiments.confidence import Estimate, paired
 from lmray.experiments.ledger import read_events, standing
 from lmray.experiments.run_directory import RunDirectory
@@ -137,14 +146,14 @@ def as_csv(sweep: Sweep) -> str:
 def readable(row: Row, best: Row | None) -> list[str]:
     """One row of the table as people read it: rounded, the best one starred."""
     measured = row.measured
-    shown = [str(value) for value in _values(row)]
-    shown.append(row.status + (" *" if row is best else ""))
-    shown.append(f"{measured['loss']:.4f}" if "loss" in measured else "-")
-    shown.append(f"{measured['bits_per_byte']:.4f}" if "bits_per_byte" in measured else "-")
-    shown.append(f"{measured['perplexity']:.2f}" if "perplexity" in measured else "-")
-    shown.append(f"{measured['tokens']:,}" if "tokens" in measured else "-")
-    shown.append(f"{measured['seconds']:.1f}" if "seconds" in measured else "-")
-    return [*shown, row.trial.id]
+    texts = [shown(value) for value in _values(row)]
+    texts.append(row.status + (" *" if row is best else ""))
+    texts.append(f"{measured['loss']:.4f}" if "loss" in measured else "-")
+    texts.append(f"{measured['bits_per_byte']:.4f}" if "bits_per_byte" in measured else "-")
+    texts.append(f"{measured['perplexity']:.2f}" if "perplexity" in measured else "-")
+    texts.append(f"{measured['tokens']:,}" if "tokens" in measured else "-")
+    texts.append(f"{measured['seconds']:.1f}" if "seconds" in measured else "-")
+    return [*texts, row.trial.id]
 
 
 @dataclass(frozen=True)
@@ -176,8 +185,7 @@ class Summary:
     @property
     def name(self) -> str:
         """The combination as a reader says it."""
-        words = (f"{key.rpartition('.')[2]}={value}" for key, value in self.combination.items())
-        return " ".join(words)
+        return spoken(self.combination)
 
     def over(self, other: "Summary") -> Estimate:
         """Loss above the other's, paired by seed."""
