@@ -298,8 +298,11 @@ def shown(value: Any) -> str:
 
 
 def spoken(combination: Mapping[str, Any]) -> str:
-    """A combination as a reader says it: lr=0.001 batch_size=32."""
-    return " ".join(f"{key.rpartition('.')[2]}={shown(v)}" for key, v in combination.items())
+    """A combination as a reader says it: no norm lr=0.001 batch_size=32."""
+    return " ".join(
+        f"{key.rpartition('.')[2]}={shown(value)}" if key in KEYS else shown(value)
+        for key, value in combination.items()
+    )
 
 
 def identity(combination: Mapping[str, Any]) -> str:

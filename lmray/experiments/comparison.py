@@ -70,7 +70,7 @@ def switches(sweep: Sweep) -> Table:
     for group in summaries(sweep):
         values = flatten(group.rows[0].trial.run)
         differing = [key for key in values if values[key] != base[key] and key != "seed"]
-        told = ", ".join(f"{key}: {base[key]} -> {values[key]}" for key in differing)
+        told = ", ".join(f"{key}: {shown(base[key])} -> {shown(values[key])}" for key in differing)
         rows.append([*map(shown, group.values), told or "nothing"])
     return [*_headings(sweep), "differs from the baseline in"], rows
 
@@ -114,14 +114,14 @@ def costs(sweep: Sweep, runs: Path) -> Table:
     """What each combination costs; without rows if all cost the same by accounting."""
     groups = summaries(sweep)
     found = [cost(group, runs) for group in groups]
-    header = ["parameters", "training PFLOP", "batch", "tokens/s", "peak memory (GB)"]
+    header = ["parameters", "training FLOP", "batch", "tokens/s", "peak memory (GB)"]
     if len({(each.parameters, each.flops, each.batch) for each in found}) == 1:
         return header, []
     rows: list[list[Any]] = [
         [
             *map(shown, group.values),
             f"{each.parameters:,}",
-            f"{each.flops / 1e15:.4g}",
+            f"{each.flops:.4g}",
             str(each.batch),
             "-" if math.isnan(each.tokens_per_s) else f"{each.tokens_per_s:,.0f}",
             "-" if math.isnan(each.peak_memory_bytes) else f"{each.peak_memory_bytes / 1e9:.3f}",

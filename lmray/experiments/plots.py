@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from lmray.experiments.tables import Sweep
+from lmray.experiments.axes import spoken
+from lmray.experiments.tables import Row, Sweep
 
 STYLE = {
     "axes.spines.top": False,
@@ -67,8 +68,7 @@ def curves(sweep: Sweep, path: Path) -> None:
                 continue
             x, y = zip(*points, strict=True)
             colour = colours[row.values]
-            label = f"{row.trial.name}  ({row.status})"
-            axes.plot(x, y, color=colour, linewidth=1.6, label=label)
+            axes.plot(x, y, color=colour, linewidth=1.6, label=_label(sweep, row))
             axes.plot(x[-1], y[-1], _ENDS[row.status], color=colour, markersize=7)
         for rung in _rungs(sweep):
             axes.axvline(rung, color="#999999", linewidth=0.8, linestyle=":")
@@ -77,8 +77,23 @@ def curves(sweep: Sweep, path: Path) -> None:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         _limit(axes, sweep)
         axes.set_title(f"{sweep.space.name}: loss over tokens")
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        named = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+        if named:
+            look: Any = {"fontsize": 8 if len(named) <= _MOST_NAMES else 5, "frameon": False}
+            place: Any = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+            columns = -(-len(named) // (2 * _MOST_NAMES))
+            axes.legend(named.values(), named.keys(), ncols=min(columns, 2), **look, **place)
+
+
+_MOST_NAMES = 20
+"""Trials that a legend has room for, one by one and in full size."""
+
+
+def _label(sweep: Sweep, row: Row) -> str:
+    """A trial and how it ended; where they are many, the combination alone."""
+    if len(sweep.rows) <= _MOST_NAMES:
+        return f"{row.trial.name}  ({row.status})"
+    return spoken(row.trial.combination)
 
 
 def _limit(axes: Axes, sweep: Sweep) -> None:

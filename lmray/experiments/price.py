@@ -28,7 +28,7 @@ class Price:
     tokens: int
     """Trained by all trials."""
     flops: float
-    """Of training and evaluation."""
+    """Of the training's matrix products."""
     tokens_per_s: float
     """Of one trial of the base, as measured or stated."""
     at_once: int
@@ -73,11 +73,13 @@ def price(space: Space, valid_tokens: int, *, tokens_per_s: float, at_once: int)
     seconds, work, tokens = 0.0, 0.0, 0.0
     for run in runs:
         trained = run.steps * run.tokens_per_step
-        flops = _flops_per_token(run) * (trained + _evaluated(run, valid_tokens) / 3)
+        per_token = _flops_per_token(run)
+        # A forward pass is a third of a training step.
+        whole = per_token * (trained + _evaluated(run, valid_tokens) / 3) / base_rate
         limit = math.inf if run.budget.seconds == "none" else run.budget.seconds
-        share = min(1.0, limit / (flops / base_rate))
-        seconds += share * flops / base_rate
-        work += share * flops
+        share = min(1.0, limit / whole)
+        seconds += share * whole
+        work += share * per_token * trained
         tokens += share * trained
     disk = sum(
         4 * _FLOATS * num_parameters(run.model) * run.execution.keep_checkpoints for run in runs
@@ -162,7 +164,7 @@ def against_taken(asked: Price, took: dict[str, Any]) -> tuple[list[str], list[l
     lines = {
         "trials": ("trials", str),
         "tokens": ("tokens", "{:,}".format),
-        "flops": ("FLOP", "{:.3g}".format),
+        "flops": ("training FLOP", "{:.3g}".format),
         "hours": ("wall time", duration),
         "memory_bytes": ("memory of a trial", _gb),
         "disk_bytes": ("disk", _gb),

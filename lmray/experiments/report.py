@@ -78,7 +78,7 @@ def _facts(sweep: Sweep, runs: Path) -> dict[str, Any]:
         "costs": costs(sweep, runs),
         "refused": [(spoken(each.combination), each.reason) for each in space.refusals()],
         "price": against_taken(asked, taken(sweep, runs)) if asked else ([], []),
-        "rungs": ", ".join(f"{r:,}" for r in space.asha.rungs(space.base.budget.tokens)) or "no",
+        "rungs": ", ".join(f"{r:,}" for r in space.asha.rungs(space.base.budget.tokens)),
         "share": round(100 * sweep.trained_tokens / sweep.budget_tokens),
         "parameters": num_parameters(space.base.model),
         "lives": [life for d in directories if d.status != "absent" for life in d.facts["lives"]],
