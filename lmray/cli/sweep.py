@@ -72,12 +72,15 @@ def price(
     from dataclasses import asdict
 
     from lmray.cli.show import result
+    from lmray.experiments.axes import spoken
 
     asked = _loaded(space, changes or [], memory_gb, root)
     found = priced(asked, checked_data(asked), tokens_per_s)
-    refused = [asdict(each) for each in asked.refusals()]
-    lines = [found.sentence(), *(f"not tried: {r['combination']}: {r['reason']}" for r in refused)]
-    result(asdict(found) | {"refused": refused}, "\n".join(lines), as_json=json)
+    refused = asked.refusals()
+    reasons = [f"not tried: {spoken(each.combination)}: {each.reason}" for each in refused]
+    lines = [found.sentence(), *reasons]
+    facts = asdict(found) | {"refused": [asdict(each) for each in refused]}
+    result(facts, "\n".join(lines), as_json=json)
 
 
 def _loaded(source: str, changes: list[str], memory_gb: float, root: Path) -> "Space":
@@ -161,12 +164,15 @@ def add(
     from lmray.cli.show import err
     from lmray.config import parse_assignments
     from lmray.experiments import sweep_directory
+    from lmray.experiments.axes import spoken
 
     found = locate(directory, root, "sweeps")
     space, _ = sweep_directory.read_space(found)
     combination = sweep_directory.addition(space, parse_assignments(values))
     sweep_directory.add(found, combination, by="user")
-    err.print(f"added {combination} with seeds {', '.join(map(str, space.seeds))}", markup=False)
+    err.print(
+        f"added {spoken(combination)} with seeds {', '.join(map(str, space.seeds))}", markup=False
+    )
 
 
 @app.command()
