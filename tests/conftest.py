@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# Before anything imports it: transformers would otherwise look for newer files on the network.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
 import lmray.distributed  # noqa: F401 - sets Ray's environment before a test module imports Ray
 from tests.small import write_dataset
 

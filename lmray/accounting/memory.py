@@ -3,6 +3,9 @@
 The activations are what this very implementation keeps for the backward pass. Another one keeps
 others: fused kernels fewer, autograd on the same formulas more.
 
+Not among them: while a checkpoint is being written, the host holds a copy of weights and moments,
+three times the weights. On a CPU that is memory of the training's own.
+
 Letters of formulas: n positions of a sequence, d width, e width of keys and values.
 """
 

@@ -72,14 +72,14 @@ def _facts(
         over_swiglu,
         parameters,
         six_n_d,
-        training_flops,
+        step_flops,
         training_memory,
     )
 
-    model, batch = run.model, run.data.batch_size
-    tokens = run.steps * run.tokens_per_step
+    model, batch, batches = run.model, run.sequences_per_step, run.batches
+    tokens = run.training_tokens
     memory = training_memory(model)
-    flops = training_flops(model, tokens)
+    flops = batches.cost(run.steps, lambda shape: step_flops(model, shape))
     facts: dict[str, Any] = {
         "parameters": {k: v for k, v in parameters(model).items() if v}
         | {"all": num_parameters(model)},
@@ -115,7 +115,7 @@ def _measured(run: "Run") -> int:
     from lmray.training.peak_memory import measured_peak
 
     device = resolve_device(run.execution.device)
-    return measured_peak(run.model, run.data.batch_size, device)
+    return measured_peak(run.model, run.sequences_per_step, device)
 
 
 def _show(facts: dict[str, Any], json: bool) -> None:

@@ -15,6 +15,7 @@ from lmray.cli import (
     doctor,
     evaluate,
     generate,
+    model_formats,
     quickstart,
     sweep,
     tokenizer,
@@ -37,6 +38,7 @@ app.add_typer(data.app, name="data")
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate_run)
 app.command("generate")(generate.generate_text)
+model_formats.register(app)
 app.add_typer(sweep.app, name="sweep")
 app.command("account")(account.account)
 app.command("doctor")(doctor.doctor)

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from lmray.config import NUMERICS, Run, run_id
 from lmray.dataset import Splits
 from lmray.experiments.run_directory import FINAL, MetricsWriter, RunDirectory, Status
+from lmray.experiments.samples import sampler
 from lmray.experiments.tracking import Tracker
 from lmray.training.loop import Record, Report, check_data, never, train
 
@@ -27,8 +28,9 @@ def execute(
 ) -> RunDirectory:
     """Trains `run` in runs/<run_id>/ and leaves its status there; a done run is not run twice.
 
-    `report` receives each record after it is on disk. If it raises SystemExit, as Ray Tune does in
-    a trial it stops, the run's status is stopped. `group` is the sweep's name for Weights & Biases.
+    `report` receives each record after it is on disk, but for samples, which are there alone. If it
+    raises SystemExit, as Ray Tune does in a trial it stops, the run's status is stopped. `group` is
+    the sweep's name for Weights & Biases.
     Under torch.distributed each worker calls this and rank 0 writes.
 
     Raises PreflightError if another process trains the run or its data does not fit; any error of
@@ -46,20 +48,25 @@ def execute(
     if dist.is_initialized() and dist.get_rank() > 0:
         go(report=report)
         return directory
+    sample = sampler(run.evaluation, splits.tokenizer)
     with directory.locked():
         directory.begin(run, identifier, {"digest": splits.digest, "path": str(splits.directory)})
         metrics = MetricsWriter(directory.path / "metrics.jsonl")
+        samples = MetricsWriter(directory.path / "samples.jsonl")
         tracked = run.tracking.wandb != "off"
         trackers = [Tracker(run, identifier, directory.path, group=group)] if tracked else []
 
         def report_all(record: Record) -> None:
-            for receive in (metrics, *trackers, report):
-                receive(record)
+            if record["kind"] in ("start", "sample"):
+                samples(record)
+            if record["kind"] != "sample":
+                for receive in (metrics, *trackers, report):
+                    receive(record)
 
         status: Status = "failed"
         facts: dict[str, Any] = {}
         try:
-            outcome = go(report=report_all)
+            outcome = go(report=report_all, sample=sample)
             status = outcome.status
             facts = {key: value for key, value in asdict(outcome).items() if key != "status"}
         except SystemExit:
@@ -73,6 +80,7 @@ def execute(
             raise
         finally:
             metrics.close()
+            samples.close()
             directory.finish(status, facts)
             for tracker in trackers:
                 tracker.close(status)

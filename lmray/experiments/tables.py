@@ -66,7 +66,7 @@ class Sweep:
     @property
     def budget_tokens(self) -> int:
         """Tokens all trials would have trained without early stopping."""
-        return sum(row.trial.run.steps * row.trial.run.tokens_per_step for row in self.rows)
+        return sum(row.trial.run.training_tokens for row in self.rows)
 
     @property
     def trained_tokens(self) -> int:

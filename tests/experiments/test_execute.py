@@ -135,13 +135,13 @@ def test_a_trained_model_evaluates_and_writes(splits: Splits, tmp_path: Path):
     trained = load_trained(directory)
     assert trained.step == 20
     options = {"max_new_tokens": 12, "sampling": Sampling(0.8, 0.9)}
-    ((text, tokens),) = continue_text(trained, "Ada", seed=3, **options)
-    assert tokens <= 12
+    (written,) = continue_text(trained, "Ada", seed=3, **options)
+    assert len(written.ids) <= 12
     several = continue_text(trained, "Ada", seed=2, samples=3, **options)
-    assert several[1] == (text, tokens)
-    assert len(set(several)) > 1
-    assert "".join(stream_text(trained, "Ada", seed=3, **options)) == text
-    begun = continue_text(trained, "", seed=3, **options)[0][0]
+    assert several[1] == written
+    assert len({each.text for each in several}) > 1
+    assert "".join(stream_text(trained, "Ada", seed=3, **options)) == written.text
+    begun = continue_text(trained, "", seed=3, **options)[0].text
     assert "".join(stream_text(trained, "", seed=3, **options)) == begun
 
 

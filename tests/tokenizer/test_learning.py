@@ -185,9 +185,9 @@ def test_progress_is_told_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_megabyte_of_one_letter_is_not_quadratic() -> None:
     native.kernels()
     counts = PretokenCounts.of({b"a" * (1 << 20): 1, b"a" * (1 << 20) + b"b" * (1 << 20): 1})
-    begun = time.perf_counter()
+    begun = time.process_time()
     merges = learn_merges(counts, vocab_size=256 + 30, special_tokens=[])
-    assert time.perf_counter() - begun < 10
+    assert time.process_time() - begun < 10
     doubled = [(b"a" * (1 << n), b"a" * (1 << n)) for n in range(8)]
     assert [pair for pair in merges if pair[0][0] == ord("a")][:8] == doubled
 

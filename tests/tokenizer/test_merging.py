@@ -35,6 +35,6 @@ def test_replace_pair_goes_from_the_left_without_overlap() -> None:
 @pytest.mark.parametrize("period", [1, 2, 3])
 def test_a_long_run_is_not_quadratic(period: int) -> None:
     table = {(0, 0): (0, 3), (3, 3): (1, 4), (0, 1): (2, 5), (5, 2): (3, 6), (5, 5): (4, 7)}
-    started = time.perf_counter()
+    started = time.process_time()
     merge([place % period for place in range(100_000)], table)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5

@@ -100,8 +100,8 @@ def test_a_megabyte_of_one_kind(both: Both, unit: str) -> None:
     ours, theirs = both
     text = unit * (1_000_000 // len(unit.encode()))
     ours.encode("a" * native.WORTH_BYTES)
-    begun = time.perf_counter()
+    begun = time.process_time()
     ids = ours.encode(text)
-    assert time.perf_counter() - begun < 2
+    assert time.process_time() - begun < 2
     # A megabyte of white space is more than tiktoken's regular expressions take.
     assert ids == (ours._encoder.encode_by_regex(text) if text.isspace() else theirs.encode(text))
