@@ -107,7 +107,7 @@ def cost(group: Summary, runs: Path) -> Cost:
 
 def trained_flops(run: Run) -> int:
     """Operations of a run to the end of its tokens or steps."""
-    return training_flops(run.model, run.steps * run.tokens_per_step)
+    return training_flops(run.model, run.training_tokens)
 
 
 def costs(sweep: Sweep, runs: Path) -> Table:

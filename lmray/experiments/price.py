@@ -72,7 +72,7 @@ def price(space: Space, valid_tokens: int, *, tokens_per_s: float, at_once: int)
     base_rate = tokens_per_s * _flops_per_token(space.base)
     seconds, work, tokens = 0.0, 0.0, 0.0
     for run in runs:
-        trained = run.steps * run.tokens_per_step
+        trained = run.training_tokens
         per_token = _flops_per_token(run)
         # A forward pass is a third of a training step.
         whole = per_token * (trained + _evaluated(run, valid_tokens) / 3) / base_rate
@@ -102,7 +102,7 @@ def _flops_per_token(run: Run) -> float:
 
 def _evaluated(run: Run, valid_tokens: int) -> int:
     """Validation tokens read: the prefix at each interval, the whole split at the end."""
-    trained = run.steps * run.tokens_per_step
+    trained = run.training_tokens
     times = 1 + math.ceil(trained / run.evaluation.interval_tokens)
     return times * min(run.evaluation.prefix_tokens, valid_tokens) + valid_tokens
 

@@ -48,6 +48,8 @@ def _measure(run: Run, tokens: Path) -> float:
         run,
         {
             "data.batch_unit": "sequences",
+            "data.batch_ramp": (),
+            "data.length_ramp": (),
             "data.batch_size": min(sequences, _CPU_BATCH) if on_cpu else sequences,
             "execution.workers": 1,
             "execution.compile": "off",
@@ -67,7 +69,7 @@ def _measure(run: Run, tokens: Path) -> float:
         begun, first = time.perf_counter(), step
         while time.perf_counter() - begun < _SECONDS:
             take()
-        taken = (step - first) * alone.tokens_per_step
+        taken = (step - first) * alone.sequences_per_step * alone.model.context_length
         return workers * taken / (time.perf_counter() - begun)
     finally:
         torch.set_num_threads(threads)

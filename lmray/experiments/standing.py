@@ -61,6 +61,6 @@ def _standing(trial: Trial, kind: str, events: list[Event], runs: Path) -> Stand
         if record.get("tokens", 0) > tokens:
             tokens, loss = record["tokens"], record.get("loss")
         if record.get("seconds") and tokens:
-            total = trial.run.steps * trial.run.tokens_per_step
+            total = trial.run.training_tokens
             eta = record["seconds"] / record["tokens"] * (total - tokens)
     return Standing(trial, status, tokens, loss, rung, eta)
