@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lmray.cli.options import DEFAULT_ROOT, Address, Json, Overrides, Root, locate, place_data
-from lmray.cli.sweep_live import standings_table, tally, watching
 from lmray.cli.sweep_price import Agreement, agree, checked_data, priced
 
 if TYPE_CHECKING:
@@ -112,6 +111,7 @@ def resume(
 def status(directory: Directory, root: Root = DEFAULT_ROOT, json: Json = False) -> None:
     """Say how each trial of a sweep stands, also while it runs."""
     from lmray.cli.show import out, result
+    from lmray.cli.sweep_live import standings_table, tally
     from lmray.experiments.standing import standings
     from lmray.experiments.sweep_directory import read_space
 
@@ -190,6 +190,7 @@ def carry_out(space: "Space", directory: Path, runs: Path, address: str) -> "tup
     """Runs what is left of a sweep and writes its report; returns both, the latter's path."""
     from dataclasses import replace
 
+    from lmray.cli.sweep_live import watching
     from lmray.experiments.report import write_report
     from lmray.experiments.sweep_directory import additions, claim, is_closed
     from lmray.experiments.tables import read_sweep

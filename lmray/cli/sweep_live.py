@@ -36,8 +36,9 @@ def standings_table(space: "Space", found: "list[Standing]", *, most: int) -> Ta
         drawn.add_column("batch", justify="right")
     for heading in ("tokens", "loss", "rung", "status", "ETA"):
         drawn.add_column(heading, justify="left" if heading == "status" else "right")
-    kept = sorted(found, key=lambda each: _FIRST.index(each.status))[:most]
-    for each in [each for each in found if each in kept]:
+    first = sorted(found, key=lambda each: _FIRST.index(each.status))
+    kept = {each.trial.id for each in first[:most]}
+    for each in [each for each in found if each.trial.id in kept]:
         trial = each.trial
         cells: list[str | Text] = [trial.id[:6], *(shown(trial.value(key)) for key in space.axes)]
         cells.append(str(trial.changes["seed"]))
