@@ -8,9 +8,11 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, ScalarFormatter
 
+from lmray.config import Run
 from lmray.experiments.axes import Variants
 from lmray.experiments.comparison import cost
 from lmray.experiments.confidence import Estimate
+from lmray.experiments.constraints import memory_needed
 from lmray.experiments.plots import STYLE, figure
 from lmray.experiments.tables import Summary, Sweep, best_of, reference, summaries
 
@@ -103,7 +105,11 @@ def batches(sweep: Sweep, runs: Path, path: Path) -> None:
             for size in sizes
         ]
         speed.plot(sizes, [each.tokens_per_s for each in together], "o-", color=_BLUE)
-        memory.plot(sizes, [each.peak_memory_bytes for each in together], "o-", color=_BLUE)
+        look: Any = {"color": _GREY, "label": "measured, the whole process if on a CPU"}
+        memory.plot(sizes, [each.peak_memory_bytes for each in together], "o", **look)
+        needed = [memory_needed(_run_at(lines, size)) for size in sizes]
+        memory.plot(sizes, needed, "o-", color=_BLUE, label="tensors, by accounting")
+        memory.legend(fontsize=8, frameon=False)
         if len(lines) > 1:
             loss.legend(fontsize=8, frameon=False)
         for axes, title in (
@@ -118,9 +124,15 @@ def batches(sweep: Sweep, runs: Path, path: Path) -> None:
         speed.yaxis.set_major_formatter(EngFormatter(sep=""))
         memory.yaxis.set_major_formatter(EngFormatter(unit="B", sep=""))
         for axes in (speed, memory):
+            axes.margins(y=0.15)
             axes.set_ylim(bottom=0)
         drawn.savefig(path.with_suffix(".png"), dpi=150)
         drawn.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+
+
+def _run_at(lines: dict[str, dict[int, list[Summary]]], size: int) -> Run:
+    groups = next(groups for groups in lines.values() if size in groups)
+    return groups[size][0].rows[0].trial.run
 
 
 def _by_variant(sweep: Sweep) -> dict[str, dict[int, list[Summary]]]:
