@@ -10,6 +10,7 @@ from lmray.config import Run, flatten, override, run_id
 from lmray.errors import UsageError
 from lmray.experiments import axes as axis
 from lmray.experiments.axes import Axes, Combination
+from lmray.experiments.axes_plain import from_plain, to_plain
 from lmray.experiments.constraints import Refusal, memory_refusal, nothing_refused
 from lmray.experiments.ledger import Event
 from lmray.experiments.search import KINDS, Grid, Outcome, Search, Tpe, outcomes
@@ -213,7 +214,7 @@ class Space:
             "name": self.name,
             "hypothesis": self.hypothesis,
             "base": self.base.model_dump(),
-            "axes": {key: axis.to_plain(values) for key, values in self.axes.items()},
+            "axes": {key: to_plain(values) for key, values in self.axes.items()},
             "seeds": list(self.seeds),
             "asha": asdict(self.asha),
             "search": {"kind": type(self.search).__name__, **asdict(self.search)},
@@ -232,7 +233,7 @@ class Space:
             name=facts["name"],
             hypothesis=facts["hypothesis"],
             base=Run.model_validate(facts["base"]),
-            axes={key: axis.from_plain(values) for key, values in facts["axes"].items()},
+            axes={key: from_plain(values) for key, values in facts["axes"].items()},
             seeds=tuple(facts["seeds"]),
             asha=Asha(**facts["asha"]),
             search=KINDS[search.pop("kind")](**search),

@@ -15,10 +15,9 @@ from lmray.experiments.axes import (
     When,
     assigned,
     check,
-    from_plain,
     grid,
-    to_plain,
 )
+from lmray.experiments.axes_plain import from_plain, to_plain
 
 BASE = Run()
 RATES = {
