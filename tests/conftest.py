@@ -27,6 +27,17 @@ def data_dir() -> Path:
     return Path(os.environ["LMRAY_TEST_DATA"]).resolve()
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Small products spin for a second thread: up to fifty times as long where cores are busy."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The token dataset of tests/small.py; read only."""

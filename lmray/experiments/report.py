@@ -116,6 +116,11 @@ def answer(sweep: Sweep) -> str:
     text = f"Best: {chosen} with a validation loss of {loss}."
     if best.loss.n > 1:
         text = text[:-1] + f" (mean of {best.loss.n} seeds, ± {best.loss.margin:.4f} at 95 %)."
+    elif "loss_low" in (own := next(r for r in best.rows if r.status == "done").measured):
+        text += (
+            f" Over other documents of the kind its loss would be {own['loss_low']:.4f} to "
+            f"{own['loss_high']:.4f} (95 % bootstrap interval; other seeds are not in it)."
+        )
     for key, values in plots.numeric_axes(sweep).items():
         value = dict(zip(sweep.space.axes, best.values, strict=True))[key]
         if len(values) > 2 and value in (min(values), max(values)):
