@@ -158,6 +158,21 @@ def read_lines(path: Path | str) -> list[Any]:
     return records
 
 
+def last_line(path: Path | str) -> Any:
+    """The last whole line of a file of JSON lines that another process may be writing to.
+
+    {} if there is none. Reads no more than the file's end.
+    """
+    path = Path(path)
+    if not path.exists():
+        return {}
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 65_536))
+        lines = file.read().split(b"\n")[:-1]
+    return json.loads(lines[-1]) if lines else {}
+
+
 def sha256_file(path: Path | str) -> str:
     """The SHA-256 of a file's bytes, in hex."""
     digest = hashlib.sha256()

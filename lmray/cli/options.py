@@ -21,6 +21,8 @@ DEFAULT_ROOT = Path("lmray-out")
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
+SweepDirectory = Annotated[str, typer.Argument(help="A sweep: its directory or its name.")]
+
 Workers = Annotated[
     int, typer.Option(min=1, help="Processes; 1 stays in this one, more go through Ray Data.")
 ]

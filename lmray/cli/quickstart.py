@@ -34,7 +34,7 @@ def quickstart(
     from lmray.experiments.report import answer
     from lmray.experiments.run_directory import RunDirectory
     from lmray.experiments.samples import SAMPLING
-    from lmray.experiments.space import load_space
+    from lmray.experiments.space_file import load_space
     from lmray.experiments.trained import continue_text, load_trained
     from lmray.machine import total_memory
     from lmray.tokenizer.build import Recipe
@@ -57,7 +57,7 @@ def quickstart(
         f"[bold]3[/bold] sweep of {len(space.runs())} trials of {space.base.budget.tokens:,} tokens"
     )
     sweep, report = carry_out(space, root / "sweeps" / name, root / "runs", address)
-    show_trials(sweep, as_json=False)
+    show_trials(sweep, as_json=False, runs=root / "runs")
     if sweep.best is not None:
         trained = load_trained(RunDirectory(root / "runs" / sweep.best.trial.id))
         prompt = PROMPTS.get(prepared.name, "")

@@ -1,17 +1,25 @@
 """`lmray sweep`: run the trials of a space under ASHA, look at them, report them."""
 
 import enum
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lmray.cli.options import DEFAULT_ROOT, Address, Json, Overrides, Root, locate, place_data
+from lmray.cli.options import (
+    DEFAULT_ROOT,
+    Address,
+    Json,
+    Overrides,
+    Root,
+    SweepDirectory,
+    locate,
+    place_data,
+)
+from lmray.cli.sweep_audit import audit
+from lmray.cli.sweep_price import Agreement, agree, checked_data, priced
 
 if TYPE_CHECKING:
-    from lmray.experiments.ledger import Event
     from lmray.experiments.referee import Retry
     from lmray.experiments.space import Space
     from lmray.experiments.tables import Sweep
@@ -26,39 +34,89 @@ class _Retry(enum.StrEnum):
     NONE = "none"
 
 
-Directory = Annotated[str, typer.Argument(help="A sweep: its directory or its name.")]
+SpaceFile = Annotated[
+    str, typer.Argument(metavar="SPACE", help="A Python file, or the name of a space lmray ships.")
+]
+MemoryGB = Annotated[
+    float,
+    typer.Option(
+        min=0, help="Refuse what takes more GB of a device by accounting; 0: the space's."
+    ),
+]
+TokensPerS = Annotated[
+    float, typer.Option(min=0, help="Speed of one trial, for the price; 0 times a few steps here.")
+]
 
 
 @app.command()
 def run(
-    space: Annotated[
-        str, typer.Argument(help="A Python file, or the name of a space lmray ships.")
-    ],
+    space: SpaceFile,
     changes: Overrides = None,
     name: Annotated[
         str, typer.Option(help="Kept in ROOT/sweeps/NAME; default: the space's name.")
     ] = "",
+    max_hours: Annotated[
+        float, typer.Option(min=0, help="Refuse a sweep that may take longer.")
+    ] = 24.0,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Start whatever the price in hours and disk.")
+    ] = False,
+    tokens_per_s: TokensPerS = 0.0,
+    memory_gb: MemoryGB = 0.0,
     address: Address = "",
     root: Root = DEFAULT_ROOT,
     json: Json = False,
 ) -> None:
-    """Run a space's trials; the same command again finishes a sweep that was interrupted."""
+    """Run a space's trials; the same command again finishes a sweep that was interrupted.
+
+    Its price is told first: trials, tokens, FLOPs, hours, memory and disk without early stopping.
+    """
+    asked = _loaded(space, changes or [], memory_gb, root)
+    directory = root / "sweeps" / (name or asked.name)
+    agree(asked, directory, Agreement(max_hours, yes, tokens_per_s))
+    _run_and_show(asked, directory, root / "runs", address, as_json=json)
+
+
+@app.command()
+def price(
+    space: SpaceFile,
+    changes: Overrides = None,
+    tokens_per_s: TokensPerS = 0.0,
+    memory_gb: MemoryGB = 0.0,
+    root: Root = DEFAULT_ROOT,
+    json: Json = False,
+) -> None:
+    """Say what a space's sweep would take without early stopping, and start nothing."""
+    from dataclasses import asdict
+
+    from lmray.cli.show import result
+    from lmray.experiments.axes import spoken
+
+    asked = _loaded(space, changes or [], memory_gb, root)
+    found = priced(asked, checked_data(asked), tokens_per_s)
+    refused = asked.refusals()
+    reasons = [f"not tried: {spoken(each.combination)}: {each.reason}" for each in refused]
+    lines = [found.sentence(), *reasons]
+    facts = asdict(found) | {"refused": [asdict(each) for each in refused]}
+    result(facts, "\n".join(lines), as_json=json)
+
+
+def _loaded(source: str, changes: list[str], memory_gb: float, root: Path) -> "Space":
+    """The space of a file or a name, with what the command line says of it."""
     from dataclasses import replace
 
     import lmray.distributed  # noqa: F401 - sets Ray's environment before a space imports Ray
     from lmray.config import parse_assignments
-    from lmray.experiments.space import load_space
+    from lmray.experiments.space_file import load_space
 
-    asked = load_space(space).with_overrides(parse_assignments(changes or []))
+    asked = load_space(source).with_overrides(parse_assignments(changes))
     placed = replace(asked, base=place_data(asked.base, root))
-    _run_and_show(
-        placed, root / "sweeps" / (name or asked.name), root / "runs", address, as_json=json
-    )
+    return replace(placed, memory_gb=memory_gb) if memory_gb else placed
 
 
 @app.command()
 def resume(
-    directory: Directory,
+    directory: SweepDirectory,
     retry: Annotated[_Retry, typer.Option(help="Closed trials to run again.")] = _Retry.FAILED,
     address: Address = "",
     root: Root = DEFAULT_ROOT,
@@ -72,70 +130,80 @@ def resume(
     _run_and_show(space, found, root / "runs", address, as_json=json, retry=retry.value)
 
 
-@app.command()
-def audit(
-    directory: Directory,
-    count: Annotated[
-        int, typer.Option("-k", "--count", min=1, help="How many stopped trials to train.")
-    ] = 3,
-    seed: Annotated[int, typer.Option(help="Draws those that are not the nearest.")] = 0,
-    address: Address = "",
-    root: Root = DEFAULT_ROOT,
-    json: Json = False,
-) -> None:
-    """Train stopped trials to their end: would one of them have won?
+app.command()(audit)
 
-    Half of them are those that were least behind the winner when they were stopped, the rest are
-    drawn by lot. No decision of the sweep changes. The same command goes on where it was cut off.
-    """
-    from lmray.cli.show import result
-    from lmray.dataset import open_splits
-    from lmray.distributed.cluster import ray_session
-    from lmray.distributed.tune import run_audit
+
+@app.command()
+def status(directory: SweepDirectory, root: Root = DEFAULT_ROOT, json: Json = False) -> None:
+    """Say how each trial of a sweep stands, also while it runs."""
+    from lmray.cli.show import out, result
+    from lmray.cli.sweep_live import standings_table, tally
+    from lmray.experiments.standing import standings
+    from lmray.experiments.sweep_directory import read_space
+
+    found_at = locate(directory, root, "sweeps")
+    found = standings(found_at, root / "runs")
+    if json:
+        trials = [
+            {**vars(each), "trial": each.trial.changes, "run": each.trial.id} for each in found
+        ]
+        result({"sweep": str(found_at), "trials": trials}, "", as_json=True)
+        return
+    space, _ = read_space(found_at)
+    out.print(standings_table(space, found, most=len(found)))
+    out.print(tally(found))
+
+
+@app.command()
+def stop(directory: SweepDirectory, root: Root = DEFAULT_ROOT) -> None:
+    """Ask a running sweep to end for now: its trials write checkpoints, `resume` goes on."""
+    from lmray.cli.show import err
     from lmray.errors import PreflightError
-    from lmray.experiments.honesty import honesty, suspects
-    from lmray.experiments.ledger import read_events
-    from lmray.experiments.report import write_report
-    from lmray.experiments.sweep_directory import claim, read_space
-    from lmray.experiments.tables import read_sweep
+    from lmray.experiments.sweep_directory import StopFile, read_space
     from lmray.storage import locked
 
-    found, runs = locate(directory, root, "sweeps"), root / "runs"
-    space, _ = read_space(found)
-    splits = open_splits(space.base.data.tokens)
-    claim(found, space, splits.digest)
-    ledger = found / "ledger.jsonl"
-    rows = suspects(read_sweep(found, runs), read_events(ledger), count, seed=seed)
-    if not rows:
-        raise PreflightError(
-            f"{found} has no stopped trial to audit, or no trial is done yet to set it against; "
-            f"finish the sweep, or lower what goes on at its rungs"
-        )
-    busy = f"another process is running {found}; wait for it or stop it"
-    with (
-        locked(found, busy),
-        ray_session(address, dashboard=space.base.execution.workers > 1),
-        _watching(space, found) as observe,
-    ):
-        chosen = [row.trial.id for row in rows]
-        run_audit(space, splits, found, runs, chosen, observe=observe)
-    sweep = read_sweep(found, runs)
-    lines = honesty(sweep, read_events(ledger)).lines()
-    path = write_report(sweep, runs)
-    result({"report": str(path), "honesty": lines}, "\n".join(lines), as_json=json)
+    found = locate(directory, root, "sweeps")
+    read_space(found)
+    busy = f"{found} is being run"
+    try:
+        with locked(found, busy):
+            pass
+    except PreflightError:
+        StopFile.of(found).ask()
+        err.print("asked: trials write checkpoints and end; `lmray sweep resume` goes on from them")
+        return
+    raise PreflightError(f"nobody on this machine runs {found}; there is nothing to stop")
 
 
 @app.command()
-def status(directory: Directory, root: Root = DEFAULT_ROOT, json: Json = False) -> None:
-    """Say how each trial of a sweep stands, also while it runs."""
-    from lmray.experiments.tables import read_sweep
+def add(
+    directory: SweepDirectory,
+    values: Annotated[
+        list[str], typer.Argument(metavar="KEY=VALUE...", help="Values of the sweep's axes.")
+    ],
+    root: Root = DEFAULT_ROOT,
+) -> None:
+    """Add a combination, with every seed, to what a sweep tries; `resume` runs it.
 
-    show_trials(read_sweep(locate(directory, root, "sweeps"), root / "runs"), as_json=json)
+    A sweep under way takes it up before it ends. What has been decided stays.
+    """
+    from lmray.cli.show import err
+    from lmray.config import parse_assignments
+    from lmray.experiments import sweep_directory
+    from lmray.experiments.axes import spoken
+
+    found = locate(directory, root, "sweeps")
+    space, _ = sweep_directory.read_space(found)
+    combination = sweep_directory.addition(space, parse_assignments(values))
+    sweep_directory.add(found, combination, by="user")
+    err.print(
+        f"added {spoken(combination)} with seeds {', '.join(map(str, space.seeds))}", markup=False
+    )
 
 
 @app.command()
-def report(directory: Directory, root: Root = DEFAULT_ROOT, json: Json = False) -> None:
-    """Write a sweep's report again from its ledger: report.md, pictures, table as csv."""
+def report(directory: SweepDirectory, root: Root = DEFAULT_ROOT, json: Json = False) -> None:
+    """Write a sweep's report again from its ledger: report.md, report.html, pictures, csv."""
     from lmray.cli.show import result
     from lmray.experiments.report import write_report
     from lmray.experiments.tables import read_sweep
@@ -148,18 +216,18 @@ def carry_out(
     space: "Space", directory: Path, runs: Path, address: str, retry: "Retry" = "failed"
 ) -> "tuple[Sweep, Path]":
     """Runs what is left of a sweep and writes its report; returns both, the latter's path."""
-    from lmray.dataset import open_splits
+    from dataclasses import replace
+
+    from lmray.cli.sweep_live import watching
     from lmray.experiments.report import write_report
-    from lmray.experiments.sweep_directory import claim, is_closed
+    from lmray.experiments.sweep_directory import additions, claim, is_closed
     from lmray.experiments.tables import read_sweep
     from lmray.storage import locked
-    from lmray.training.loop import check_data
 
-    splits = open_splits(space.base.data.tokens)
-    for _, trial in space.runs():
-        check_data(trial, splits)
+    splits = checked_data(space)
     claim(directory, space, splits.digest)
-    if retry in ("diverged", "all") or not is_closed(directory, space, splits.digest):
+    grown = replace(space, added=additions(directory))
+    if retry in ("diverged", "all") or not is_closed(directory, grown, splits.digest):
         from lmray.distributed.cluster import ray_session
         from lmray.distributed.tune import run_sweep
 
@@ -169,9 +237,9 @@ def carry_out(
         with (
             locked(directory, busy),
             ray_session(address, dashboard=several),
-            _watching(space, directory) as observe,
+            watching(directory, runs) as observe,
         ):
-            run_sweep(space, splits, directory, runs, retry=retry, observe=observe)
+            run_sweep(grown, splits, directory, runs, retry=retry, observe=observe)
     sweep = read_sweep(directory, runs)
     return sweep, write_report(sweep, runs)
 
@@ -189,7 +257,7 @@ def _run_and_show(
     from lmray.experiments.report import answer
 
     sweep, path = carry_out(space, directory, runs, address, retry)
-    show_trials(sweep, as_json=as_json)
+    show_trials(sweep, as_json=as_json, runs=runs)
     if not as_json:
         result(None, f"{answer(sweep)}\nreport: {path}", as_json=False)
     leave(sweep)
@@ -207,59 +275,26 @@ def leave(sweep: "Sweep") -> None:
         raise typer.Exit(4)
 
 
-@contextmanager
-def _watching(space: "Space", directory: Path) -> Iterator[Callable[["Event"], None]]:
-    """Shows events as they happen: a bar over trials on a terminal, lines in any case."""
-    from lmray.cli.show import bars, err
-    from lmray.experiments.ledger import CLOSED, read_events, standing
+def show_trials(sweep: "Sweep", *, as_json: bool, runs: Path) -> None:
+    """Prints a sweep's table; for a machine with its price and what it took."""
+    from dataclasses import asdict
 
-    total = len(space.runs())
-    names: dict[str, str] = {}
-    with bars("facts") as drawn:
-        closed = sum(
-            kind in CLOSED for kind in standing(read_events(directory / "ledger.jsonl")).values()
-        )
-        task = drawn.add_task("trials", total=total, completed=closed, facts=f"{closed}/{total}")
-
-        def observe(event: "Event") -> None:
-            nonlocal closed
-            facts = event.facts
-            if event.kind == "started":
-                names[event.trial] = facts["name"]
-            name = names.get(event.trial, event.trial)
-            loss = facts.get("loss")
-            shown = f"{loss:.4f}" if loss is not None else "not finite"
-            if event.kind == "rung":
-                err.print(f"{name}: {facts['rung']:,} tokens, loss {shown}, goes on")
-            elif event.kind in ("paused", "stopped"):
-                err.print(f"{name}: {facts['rung']:,} tokens, loss {shown}, {event.kind}")
-            elif event.kind == "promoted":
-                err.print(f"{name}: goes on past {facts['past']:,} tokens")
-            elif event.kind == "audited":
-                err.print(f"{name}: audited, {facts['status']}, loss {shown}")
-            elif event.kind == "done":
-                err.print(f"{name}: done, loss {shown}")
-            elif event.kind == "diverged":
-                err.print(f"{name}: diverged at {facts['tokens']:,} tokens")
-            elif event.kind == "failed":
-                err.print(f"{name}: failed: {facts.get('error', 'see its run.json')}")
-            if event.kind in CLOSED:
-                closed += 1
-                drawn.update(task, completed=closed, facts=f"{closed}/{total}")
-
-        yield observe
-
-
-def show_trials(sweep: "Sweep", *, as_json: bool) -> None:
-    """Prints a sweep's table."""
     from lmray.cli.show import result, table
+    from lmray.experiments.price import read_price, taken
     from lmray.experiments.tables import cells, columns, readable
 
     header = columns(sweep.space)
     if as_json:
         rows = [dict(zip(header, cells(row), strict=True)) for row in sweep.rows]
-        best = sweep.best.trial.changes if sweep.best else {}
-        facts = {"sweep": str(sweep.directory), "best": best, "trials": rows}
-        result(facts | {"report": str(sweep.directory / "report" / "report.md")}, "", as_json=True)
+        asked = read_price(sweep.directory)
+        facts = {
+            "sweep": str(sweep.directory),
+            "best": sweep.best.trial.changes if sweep.best else {},
+            "trials": rows,
+            "price": asdict(asked) if asked else {},
+            "took": taken(sweep, runs),
+            "report": str(sweep.directory / "report" / "report.md"),
+        }
+        result(facts, "", as_json=True)
     else:
         table(header, [readable(row, sweep.best) for row in sweep.rows])

@@ -9,6 +9,7 @@ forget schedulers and cut off checkpoints (ray 2.60), are not needed.
 import json
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -54,22 +55,25 @@ class _Stateless:
 class Jobs(_Stateless, Searcher):
     """Gives Ray Tune the referee's jobs, a trial's next one once its last process is gone."""
 
-    def __init__(self, judge: Judge, specs: dict[str, dict[str, Any]]) -> None:
-        """`specs` has what a trial's process needs to know, by the trial's id."""
+    def __init__(
+        self, judge: Judge, spec: Callable[[str], dict[str, Any]], stop: Callable[[], bool]
+    ) -> None:
+        """`spec` says what a trial's process needs to know; no job is given out once `stop()`."""
         super().__init__()
         self._judge = judge
-        self._specs = specs
+        self._spec = spec
+        self._stop = stop
         self._alive: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> Any:
         """The next job, None while there is none."""
-        if self._judge.broken or self._judge.finished:
+        if self._judge.broken or self._judge.finished or self._stop():
             return Searcher.FINISHED
         for trial in self._judge.jobs:
             if trial not in self._alive.values():
                 self._judge.jobs.remove(trial)
                 self._alive[trial_id] = trial
-                return {"trial": self._specs[trial]}
+                return {"trial": self._spec(trial)}
         return None
 
     def on_trial_complete(

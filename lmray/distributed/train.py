@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,6 +16,7 @@ from lmray.dataset import Splits, open_splits
 from lmray.experiments.execute import execute
 from lmray.experiments.run_directory import RunDirectory
 from lmray.experiments.verdicts import Verdicts
+from lmray.training.loop import never
 
 _NOBODY = MappingProxyType({"ledger": "", "id": "", "levels": ()})
 """Whom a run outside a sweep asks for a verdict, at no level."""
@@ -29,13 +30,15 @@ def train_on_workers(
     group: str = "",
     callbacks: Sequence[Any] = (),
     asks: Mapping[str, Any] = _NOBODY,
+    interrupted: Callable[[], bool] = never,
 ) -> RunDirectory:
     """Trains `run` on run.execution.workers processes and returns its directory.
 
     The directory must be one that every worker reaches. Losses are those of one worker up to the
     order of fp32 sums; a lost worker restarts the group from the newest checkpoint, once.
     Within a sweep `callbacks` bring what the workers report to Ray Tune, and `asks` has the ledger,
-    the trial's id and the levels at which they wait for a verdict.
+    the trial's id and the levels at which they wait for a verdict. All of them end with a
+    checkpoint once `interrupted()`, which each asks for itself, is true for one.
     """
     absolute = run.model_copy(
         update={"data": run.data.model_copy(update={"tokens": str(splits.directory.resolve())})}
@@ -50,6 +53,7 @@ def train_on_workers(
                 "runs": str(runs.resolve()),
                 "group": group,
                 "asks": dict(asks),
+                "interrupted": interrupted,
             },
             scaling_config=ScalingConfig(
                 num_workers=run.execution.workers,
@@ -83,7 +87,7 @@ def _work(config: dict[str, Any]) -> None:
     def tell(record: dict[str, Any]) -> None:
         ray.train.report({"message": json.dumps(record)})
 
-    asks = config["asks"]
+    asks, interrupted = config["asks"], config["interrupted"]
     # Each worker reads the same verdict, for Ray Train lets none go on until all have reported.
     verdicts = Verdicts(Path(asks["ledger"]), asks["id"], asks["levels"], tell)
     execute(
@@ -91,6 +95,6 @@ def _work(config: dict[str, Any]) -> None:
         open_splits(run.data.tokens),
         Path(config["runs"]),
         report=verdicts,
-        interrupted=verdicts.interrupted,
+        interrupted=lambda: verdicts.interrupted() or interrupted(),
         group=config["group"],
     )

@@ -12,6 +12,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from lmray.experiments.ledger import CLOSED, Event, Ledger, ignore, standing
 from lmray.experiments.referee import Referee, Retry, reopen
 from lmray.experiments.run_directory import FINAL, RunDirectory
 from lmray.experiments.space import Space, Trial
+from lmray.experiments.sweep_directory import StopFile, begin
+from lmray.experiments.turns import Turns
 from lmray.experiments.verdicts import Verdicts
 
 _PREDECESSOR_S = 60.0
@@ -49,24 +52,28 @@ def run_sweep(
 
     `directory` must have been claimed and a Ray session begun. As many trials run at once as the
     cluster has CPUs, or GPUs where it has some, for their workers. Trials that an earlier life gave
-    up are run again as `retry` says.
+    up are run again as `retry` says. It ends early, its trials with checkpoints, once the directory
+    has a stop file.
 
     Raises PreflightError if the cluster has no room for one trial, LmrayError if trial after trial
     fails alike.
     """
+    begin(directory)
+    stop = StopFile.of(directory)
     ledger = Ledger(directory / "ledger.jsonl", observe)
-    trials = space.trials(splits.digest)
+    turns = Turns(space, splits.digest, directory, stop)
     budget = space.base.budget.tokens
     reopen(space.asha, budget, ledger, runs, retry)
     stands = standing(ledger.events())
-    if any(stands.get(trial.id) not in (*CLOSED, "failed") for trial in trials):
+    if any(stands.get(trial.id) not in (*CLOSED, "failed") for trial in turns):
         places = _places(space.base.execution.workers)
-        referee = Referee(space.asha, budget, ledger, trials, places=places)
-        _drive(referee, trials, splits, directory, runs, space=space, levels=referee.levels)
+        referee = Referee(space.asha, budget, ledger, turns, places=places, stop=stop)
+        asked = _Asked(splits, directory, runs, referee.levels, turns.trials)
+        _drive(referee, asked, space=space, stop=stop)
     stands = standing(ledger.events())
-    for trial in trials:
+    for trial in turns.trials():
         _close(RunDirectory(runs / trial.id), stands.get(trial.id, "waiting"))
-    return {trial.id: stands.get(trial.id, "waiting") for trial in trials}
+    return {trial.id: stands.get(trial.id, "waiting") for trial in turns.trials()}
 
 
 def run_audit(
@@ -80,13 +87,16 @@ def run_audit(
 ) -> None:
     """Trains stopped trials to their end, as events of the ledger that decide nothing.
 
-    Those that have been audited before are not trained again. Raises as `run_sweep` does.
+    Those that have been audited before are not trained again. Ends early and raises as `run_sweep`
+    does.
     """
+    begin(directory)
     ledger = Ledger(directory / "ledger.jsonl", observe)
     auditor = Auditor(ledger, chosen)
-    trials = [trial for trial in space.trials(splits.digest) if trial.id in auditor.jobs]
-    if trials:
-        _drive(auditor, trials, splits, directory, runs, space=space, levels=())
+    if auditor.jobs:
+        trials = space.trials(splits.digest)
+        asked = _Asked(splits, directory, runs, (), lambda: trials)
+        _drive(auditor, asked, space=space, stop=StopFile.of(directory))
 
 
 def _close(directory: RunDirectory, stands: str) -> None:
@@ -95,31 +105,36 @@ def _close(directory: RunDirectory, stands: str) -> None:
         directory.finish(stands, {})  # pyrefly: ignore
 
 
-def _drive(
-    judge: Judge,
-    trials: list[Trial],
-    splits: Splits,
-    directory: Path,
-    runs: Path,
-    *,
-    space: Space,
-    levels: tuple[int, ...],
-) -> None:
+@dataclass(frozen=True)
+class _Asked:
+    """What a trial's process is told."""
+
+    splits: Splits
+    directory: Path
+    runs: Path
+    levels: tuple[int, ...]
+    trials: Callable[[], list[Trial]]
+    """Those that are known when a job is given out."""
+
+    def __call__(self, identifier: str) -> dict[str, Any]:
+        trial = next(each for each in self.trials() if each.id == identifier)
+        directory = self.directory.resolve()
+        return {
+            "id": trial.id,
+            "name": trial.name,
+            "run": _placed(trial.run, self.splits).model_dump(),
+            "runs": str(self.runs.resolve()),
+            "sweep": directory.name,
+            "ledger": str(directory / "ledger.jsonl"),
+            "stop": str(StopFile.of(directory).path),
+            "levels": list(self.levels),
+        }
+
+
+def _drive(judge: Judge, asked: _Asked, *, space: Space, stop: StopFile) -> None:
     """Lets Ray Tune run the judge's jobs; failures of trials end up in the ledger."""
     workers = space.base.execution.workers
     places = _places(workers)
-    specs = {
-        trial.id: {
-            "id": trial.id,
-            "name": trial.name,
-            "run": _placed(trial.run, splits).model_dump(),
-            "runs": str(runs.resolve()),
-            "sweep": directory.name,
-            "ledger": str(directory.resolve() / "ledger.jsonl"),
-            "levels": list(levels),
-        }
-        for trial in trials
-    }
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     # How many jobs may be on their way to a place; one at a time, the first of them start in turn.
@@ -128,8 +143,8 @@ def _drive(
         tuner = tune.Tuner(
             tune.with_resources(_trial, _resources(workers)),
             tune_config=tune.TuneConfig(
-                search_alg=Jobs(judge, specs),
-                scheduler=AshaScheduler(judge, runs, timeout_s=space.asha.timeout_s),
+                search_alg=Jobs(judge, asked, stop),
+                scheduler=AshaScheduler(judge, asked.runs, timeout_s=space.asha.timeout_s),
                 num_samples=-1,
                 reuse_actors=workers == 1,
                 trial_name_creator=_trial_name,
@@ -198,6 +213,7 @@ def _tell(message: dict[str, Any]) -> None:
 def _trial(config: dict[str, Any]) -> None:
     """A job's process: trains until the trial has to leave or is at its end, says how it stands.
 
+    It says nothing if the sweep was asked to stop: the ledger goes on saying that the trial runs.
     Rungs that the run has passed without the sweep's knowledge, in another sweep, say, are judged
     by what it wrote down there.
     """
@@ -205,6 +221,9 @@ def _trial(config: dict[str, Any]) -> None:
     run = Run.model_validate(spec["run"])
     runs = Path(spec["runs"])
     directory = RunDirectory(runs / spec["id"])
+    stop = StopFile(Path(spec["stop"]))
+    if stop():
+        return
     _wait_for_predecessor(directory)
     verdicts = Verdicts(Path(spec["ledger"]), spec["id"], spec["levels"], _tell)
     for record in directory.records("validation"):
@@ -212,18 +231,27 @@ def _trial(config: dict[str, Any]) -> None:
     if not verdicts.interrupted():
         splits = open_splits(run.data.tokens)
         if run.execution.workers > 1:
-            callbacks = [TuneReportCallback()]
-            train_on_workers(run, splits, runs, group=spec["sweep"], callbacks=callbacks, asks=spec)
+            train_on_workers(
+                run,
+                splits,
+                runs,
+                group=spec["sweep"],
+                callbacks=[TuneReportCallback()],
+                asks=spec,
+                interrupted=stop,
+            )
         else:
             execute(
                 run,
                 splits,
                 runs,
                 report=verdicts,
-                interrupted=verdicts.interrupted,
+                interrupted=lambda: verdicts.interrupted() or stop(),
                 group=spec["sweep"],
             )
     facts = directory.facts
+    if facts["status"] == "preempted" and stop():
+        return
     keys = ("loss", "bits_per_byte", "perplexity")
     measured = {key: directory.final_validation().get(key) for key in keys}
     where = {key: facts.get(key, 0) for key in ("step", "tokens", "seconds")}

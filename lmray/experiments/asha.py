@@ -69,35 +69,44 @@ class Asha:
     def check(self, space: str, runs: Iterable[Run], budget_tokens: int) -> None:
         """Refuses rungs at which the trials cannot be compared at equal tokens.
 
-        Raises UsageError if a run has no step that ends on a rung, does not evaluate there, or is
-        still in its warm-up.
+        Raises UsageError as `refusal` says.
+        """
+        for run in runs if self.rungs(budget_tokens) else ():
+            if reason := self.refusal(run, budget_tokens):
+                raise UsageError(f"space {space}: {reason}")
+
+    def refusal(self, run: Run, budget_tokens: int) -> str:
+        """Why a run cannot be judged at the rungs: it has no step that ends on one, does not
+        evaluate there, or is still in its warm-up. Empty if it can.
         """
         levels = self.rungs(budget_tokens)
-        for run in runs if levels else ():
-            for unit, key in (
-                (run.evaluation.interval_tokens, "evaluation.interval_tokens"),
-                (run.batches.unit, "the tokens of a step"),
-            ):
-                if self.grace_tokens % unit:
-                    nearest = max(1, round(self.grace_tokens / unit)) * unit
-                    raise UsageError(
-                        f"space {space}: asha.grace_tokens={self.grace_tokens} is not a multiple "
-                        f"of {key}={unit}, so no validation would fall on a rung; make it {nearest}"
-                    )
-            for level in levels:
-                if level < run.training_tokens and not _step_ends_at(level, run):
-                    raise UsageError(
-                        f"space {space}: no step of a run whose batches grow ends at the rung of "
-                        f"{level} tokens; choose asha.grace_tokens and the ramps of data so that "
-                        f"each rung is where a step ends"
-                    )
-            warmup = _warmup_tokens(run)
-            if self.grace_tokens < warmup:
-                raise UsageError(
-                    f"space {space}: asha.grace_tokens={self.grace_tokens} lies within the warm-up "
-                    f"of {warmup} tokens, where learning rates cannot be told apart; raise it or "
-                    f"lower optim.warmup_fraction={run.optim.warmup_fraction:g}"
+        if not levels:
+            return ""
+        for unit, key in (
+            (run.evaluation.interval_tokens, "evaluation.interval_tokens"),
+            (run.batches.unit, "the tokens of a step"),
+        ):
+            if self.grace_tokens % unit:
+                nearest = max(1, round(self.grace_tokens / unit)) * unit
+                return (
+                    f"asha.grace_tokens={self.grace_tokens} is not a multiple of {key}={unit}, so "
+                    f"no validation would fall on a rung; make it {nearest}"
                 )
+        for level in levels:
+            if level < run.training_tokens and not _step_ends_at(level, run):
+                return (
+                    f"no step of a run whose batches grow ends at the rung of {level} tokens; "
+                    f"choose asha.grace_tokens and the ramps of data so that each rung is where a "
+                    f"step ends"
+                )
+        warmup = _warmup_tokens(run)
+        if self.grace_tokens < warmup:
+            return (
+                f"asha.grace_tokens={self.grace_tokens} lies within the warm-up of {warmup} "
+                f"tokens, where learning rates cannot be told apart; raise it or lower "
+                f"optim.warmup_fraction={run.optim.warmup_fraction:g}"
+            )
+        return ""
 
 
 def _step_ends_at(tokens: int, run: Run) -> bool:

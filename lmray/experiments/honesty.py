@@ -62,8 +62,8 @@ class Honesty:
     def lines(self) -> list[str]:
         """What a reader is told, a sentence each."""
         share = 100 * self.trained_tokens / self.full_tokens
-        tokens = f"{self.trained_tokens:,} of the grid's {self.full_tokens:,} tokens"
-        told = [f"Early stopping trained {tokens} ({share:.0f} %)."]
+        tokens = f"{self.trained_tokens:,} of {self.full_tokens:,} tokens"
+        told = [f"The trials trained {tokens} ({share:.0f} %)."]
         if self.correlations:
             shown = ", ".join(
                 f"{each.rho:.2f} at {each.rung:,} tokens (n = {each.n})"
@@ -106,7 +106,7 @@ class Honesty:
 def honesty(sweep: Sweep, events: Sequence[Event]) -> Honesty:
     """Reads it from the ledger's events; a sweep without a winner has only its tokens."""
     at_rung = _losses(events)
-    done = [row for row in sweep.rows if row.status == "done"]
+    done = [row for row in sweep.trials if row.status == "done"]
     correlations = []
     for rung in sorted({rung for losses in at_rung.values() for rung in losses}):
         both = [
@@ -169,7 +169,7 @@ def _stopped(sweep: Sweep, at_rung: dict[str, dict[int, float]]) -> list[Stopped
         return []
     there = at_rung.get(winner.trial.id, {})
     found = []
-    for row in sweep.rows:
+    for row in sweep.trials:
         rung = max(at_rung.get(row.trial.id, {}), default=0)
         if row.status == "stopped" and rung in there:
             found.append(Stopped(row, rung, at_rung[row.trial.id][rung] - there[rung]))
@@ -178,7 +178,7 @@ def _stopped(sweep: Sweep, at_rung: dict[str, dict[int, float]]) -> list[Stopped
 
 def _audits(sweep: Sweep, events: Sequence[Event]) -> list[Audit]:
     winner = sweep.best
-    rows = {row.trial.id: row for row in sweep.rows}
+    rows = {row.trial.id: row for row in sweep.trials}
     found = []
     for event in events:
         if event.kind == "audited" and event.trial in rows and winner is not None:
@@ -192,8 +192,7 @@ def _seed_spread(sweep: Sweep) -> float:
     winner = sweep.best
     if winner is None:
         return math.nan
-    values = tuple(winner.trial.changes[key] for key in sweep.space.axes)
-    return next(group.spread for group in summaries(sweep) if group.values == values)
+    return next(group.loss.spread for group in summaries(sweep) if winner in group.rows)
 
 
 def _against(behind: float) -> str:

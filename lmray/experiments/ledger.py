@@ -40,8 +40,20 @@ Kind = Literal[
 CLOSED: tuple[Kind, ...] = ("stopped", "diverged", "done")
 """Events after which a trial is not run again; a failed one is."""
 
-RUNNING: tuple[Kind, ...] = ("started", "rung", "promoted")
-"""Events after which a trial is under way, or was when its sweep was interrupted."""
+Status = Literal["waiting", "running", "paused", "failed", "stopped", "diverged", "done"]
+"""How a trial stands, as a reader is told; one that was interrupted runs, too."""
+
+_STATUS: dict[Kind, Status] = {
+    "started": "running",
+    "rung": "running",
+    "promoted": "running",
+    "retried": "waiting",
+    "paused": "paused",
+    "failed": "failed",
+    "stopped": "stopped",
+    "diverged": "diverged",
+    "done": "done",
+}
 
 
 @dataclass(frozen=True)
@@ -85,3 +97,8 @@ def read_events(path: Path) -> list[Event]:
 def standing(events: list[Event]) -> dict[str, Kind]:
     """How each trial stands: the last of its events, but for an audit, which changes nothing."""
     return {event.trial: event.kind for event in events if event.kind != "audited"}
+
+
+def statuses(events: list[Event]) -> dict[str, Status]:
+    """How each trial that has an event stands, in a reader's words."""
+    return {trial: _STATUS[kind] for trial, kind in standing(events).items()}

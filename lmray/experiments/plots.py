@@ -1,6 +1,7 @@
 """The pictures of a sweep: loss over tokens, and final loss against what was varied."""
 
 import math
+import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,9 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
+from lmray.experiments.axes import spoken
 from lmray.experiments.tables import Row, Sweep
 
-_STYLE = {
+STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -27,6 +29,7 @@ _STYLE = {
 _ENDS = {
     "done": "o",
     "stopped": "s",
+    "paused": "D",
     "diverged": "X",
     "failed": "v",
     "running": ">",
@@ -36,8 +39,9 @@ _ENDS = {
 
 
 @contextmanager
-def _figure(path: Path, size: tuple[float, float]) -> Iterator[Axes]:
-    with matplotlib.rc_context(_STYLE):
+def figure(path: Path, size: tuple[float, float]) -> Iterator[Axes]:
+    """Axes to draw on, saved in the end as path.png and path.svg."""
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         yield figure.add_subplot()
         figure.savefig(path.with_suffix(".png"), dpi=150)
@@ -46,13 +50,9 @@ def _figure(path: Path, size: tuple[float, float]) -> Iterator[Axes]:
 
 def _colours(sweep: Sweep) -> dict[tuple[Any, ...], Any]:
     """One colour a combination, along the order of the space."""
-    groups = list(dict.fromkeys(_values(sweep, row) for row in sweep.rows))
+    groups = list(dict.fromkeys(row.values for row in sweep.rows))
     scale = matplotlib.colormaps["viridis"]
     return {g: scale(0.92 * i / max(1, len(groups) - 1)) for i, g in enumerate(groups)}
-
-
-def _values(sweep: Sweep, row: Row) -> tuple[Any, ...]:
-    return tuple(row.trial.changes[key] for key in sweep.space.axes)
 
 
 def curves(sweep: Sweep, path: Path) -> None:
@@ -62,15 +62,14 @@ def curves(sweep: Sweep, path: Path) -> None:
     with a cross; dotted lines are the rungs.
     """
     colours = _colours(sweep)
-    with _figure(path, (8, 4.8)) as axes:
+    with figure(path, (8, 4.8)) as axes:
         for row in sweep.rows:
             points = [(r["tokens"], r["loss"]) for r in row.curve if r["loss"] is not None]
             if not points:
                 continue
             x, y = zip(*points, strict=True)
-            colour = colours[_values(sweep, row)]
-            label = f"{row.trial.name}  ({row.status})"
-            axes.plot(x, y, color=colour, linewidth=1.6, label=label)
+            colour = colours[row.values]
+            axes.plot(x, y, color=colour, linewidth=1.6, label=_label(sweep, row))
             axes.plot(x[-1], y[-1], _ENDS[row.status], color=colour, markersize=7)
         for rung in _rungs(sweep):
             axes.axvline(rung, color="#999999", linewidth=0.8, linestyle=":")
@@ -79,8 +78,23 @@ def curves(sweep: Sweep, path: Path) -> None:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         _limit(axes, sweep)
         axes.set_title(f"{sweep.space.name}: loss over tokens")
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        named = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+        if named:
+            look: Any = {"fontsize": 8 if len(named) <= _MOST_NAMES else 5, "frameon": False}
+            place: Any = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+            columns = -(-len(named) // (2 * _MOST_NAMES))
+            axes.legend(named.values(), named.keys(), ncols=min(columns, 2), **look, **place)
+
+
+_MOST_NAMES = 20
+"""Trials that a legend has room for, one by one and in full size."""
+
+
+def _label(sweep: Sweep, row: Row) -> str:
+    """A trial and how it ended; where they are many, the combination alone."""
+    if len(sweep.rows) <= _MOST_NAMES:
+        return f"{row.trial.name}  ({row.status})"
+    return spoken(row.trial.combination)
 
 
 def _limit(axes: Axes, sweep: Sweep) -> None:
@@ -93,10 +107,11 @@ def _limit(axes: Axes, sweep: Sweep) -> None:
 def against(sweep: Sweep, key: str, path: Path) -> None:
     """Loss against the values of one numeric axis, logarithmic where they span a factor of ten.
 
-    One line for each rung and one for the end, so that a line compares at equal tokens; each goes
-    through the means over what else varies. A cross at the top edge is a diverged trial.
+    One line for each rung and one for the end, so that a line compares at equal tokens; it goes
+    through the means over seeds, those of the best of what else varies. A cross at the top edge is
+    a diverged trial.
     """
-    with _figure(path, (6.4, 4.4)) as axes:
+    with figure(path, (6.4, 4.4)) as axes:
         axes.margins(y=0.12)  # room for the note below the best point
         lines = [(f"at {r:,} tokens, prefix", _at_rung(sweep, key, r)) for r in _rungs(sweep)]
         lines.append(("at the end, whole split", _at_end(sweep, key)))
@@ -104,17 +119,18 @@ def against(sweep: Sweep, key: str, path: Path) -> None:
         for number, (label, points) in enumerate(lines, start=1):
             if points:
                 colour = shades(0.25 + 0.65 * number / len(lines))
-                means = _means(points)
-                axes.plot(*zip(*points, strict=True), "o", color=colour, markersize=5)
-                axes.plot(list(means), list(means.values()), color=colour, label=label)
-        diverged = [row.trial.changes[key] for row in sweep.rows if row.status == "diverged"]
+                lowest = _lowest(points)
+                values, _, losses = zip(*points, strict=True)
+                axes.plot(values, losses, "o", color=colour, markersize=5)
+                axes.plot(list(lowest), list(lowest.values()), color=colour, label=label)
+        diverged = [row.trial.value(key) for row in sweep.rows if row.status == "diverged"]
         if diverged:
             top = axes.get_xaxis_transform()
             height = [0.97] * len(diverged)
             look: Any = {"color": "#b3361e", "markersize": 8, "transform": top}
             axes.plot(diverged, height, "X", label="diverged", **look)
         if sweep.best is not None:
-            best = sweep.best.trial.changes[key]
+            best = sweep.best.trial.value(key)
             axes.axvline(best, color="#999999", linewidth=0.8, linestyle=":")
             axes.annotate(
                 f"best {best:g}: {sweep.best.loss:.3f}",
@@ -124,7 +140,7 @@ def against(sweep: Sweep, key: str, path: Path) -> None:
                 textcoords="offset points",
                 fontsize=9,
             )
-        values = sweep.space.axes[key]
+        values = numeric_axes(sweep)[key]
         if min(values) > 0 and max(values) >= 10 * min(values):
             axes.set_xscale("log")
         axes.set_xlabel(key)
@@ -138,8 +154,8 @@ def _rungs(sweep: Sweep) -> tuple[int, ...]:
     return sweep.space.asha.rungs(sweep.space.base.budget.tokens)
 
 
-Points = list[tuple[float, float]]
-"""Pairs of a value of an axis and a loss."""
+Points = list[tuple[float, tuple[Any, ...], float]]
+"""A value of an axis, the values of all axes, and a loss."""
 
 
 def _at_rung(sweep: Sweep, key: str, rung: int) -> Points:
@@ -147,26 +163,31 @@ def _at_rung(sweep: Sweep, key: str, rung: int) -> Points:
     for row in sweep.rows:
         reached = [r["loss"] for r in row.curve if r["tokens"] >= rung]
         if reached and reached[0] is not None:
-            points.append((row.trial.changes[key], reached[0]))
+            points.append((row.trial.value(key), row.values, reached[0]))
     return points
 
 
 def _at_end(sweep: Sweep, key: str) -> Points:
-    return [(row.trial.changes[key], row.loss) for row in sweep.rows if row.status == "done"]
+    done = [row for row in sweep.rows if row.status == "done"]
+    return [(row.trial.value(key), row.values, row.loss) for row in done]
 
 
-def _means(points: Points) -> dict[float, float]:
-    """Mean loss by value, ascending."""
-    groups: dict[float, list[float]] = {}
-    for value, loss in sorted(points):
-        groups.setdefault(value, []).append(loss)
-    return {value: sum(losses) / len(losses) for value, losses in groups.items()}
+def _lowest(points: Points) -> dict[float, float]:
+    """By value, ascending: the mean over seeds of the best combination that has it."""
+    groups: dict[tuple[float, tuple[Any, ...]], list[float]] = {}
+    for value, values, loss in points:
+        groups.setdefault((value, values), []).append(loss)
+    lowest: dict[float, float] = {}
+    for (value, _), losses in groups.items():
+        lowest[value] = min(lowest.get(value, math.inf), statistics.fmean(losses))
+    return dict(sorted(lowest.items()))
 
 
-def numeric_axes(sweep: Sweep) -> list[str]:
-    """The axes whose values are all numbers."""
-    return [
-        key
-        for key, values in sweep.space.axes.items()
-        if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-    ]
+def numeric_axes(sweep: Sweep) -> dict[str, list[float]]:
+    """The axes that are there, as numbers, in every trial, and the values tried, ascending."""
+    found = {}
+    for key in sweep.space.axes:
+        values = {row.trial.changes.get(key, "") for row in sweep.rows}
+        if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+            found[key] = sorted(values)
+    return found

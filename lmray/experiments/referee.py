@@ -7,7 +7,7 @@ so that it depends only on the order in which these arrived.
 
 import shutil
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from lmray.experiments.asha import Asha
 from lmray.experiments.halving import Halving
 from lmray.experiments.ledger import Kind, Ledger, standing
 from lmray.experiments.space import Trial
+from lmray.training.loop import never
 
 ALIKE = 3
 """Failures of at least two trials with the same traceback after which a sweep gives up."""
@@ -33,14 +34,18 @@ class Referee:
         trials: Iterable[Trial],
         *,
         places: int,
+        stop: Callable[[], bool] = never,
     ) -> None:
         """Goes on where the ledger ends: trials that had a place get one first.
 
-        `trials` are taken one at a time, when a place is free; those that have begun are skipped.
+        `trials` are looked through for one that has not begun whenever a place is free. While
+        `stop()` no place is given to anybody.
         """
         self._rule = Halving(asha, budget_tokens)
         self._ledger = ledger
+        self._trials = trials
         self._places = places
+        self._stop = stop
         self._leaving: set[str] = set()
         self._traces: list[tuple[str, str]] = []
         self.broken = ""
@@ -48,7 +53,6 @@ class Referee:
         events = ledger.events()
         for event in events:
             self._rule.apply(event)
-        self._waiting = self._unbegun(trials)
         self.jobs: deque[str] = deque(self._rule.in_flight)
         """Trials to be run, or to be gone on with, as soon as their last process has ended."""
         stands = standing(events)
@@ -129,8 +133,8 @@ class Referee:
         self._leaving.discard(trial)
         return leaving
 
-    def _unbegun(self, trials: Iterable[Trial]) -> Iterator[Trial]:
-        return (trial for trial in trials if trial.id not in self._rule.begun)
+    def _unbegun(self) -> Trial | None:
+        return next((trial for trial in self._trials if trial.id not in self._rule.begun), None)
 
     def _append(self, kind: Kind, trial: str, **facts: Any) -> None:
         self._rule.apply(self._ledger.append(kind, trial, **facts))
@@ -142,10 +146,12 @@ class Referee:
 
     def _fill(self) -> None:
         """Gives the free places away, to those who may go on before those who have not begun."""
+        if self._stop():
+            return
         while len(self._rule.in_flight) < self._places:
             if found := self._rule.promotable():
                 self._give_place(found[0], "promoted", past=found[1])
-            elif trial := next(self._waiting, None):
+            elif trial := self._unbegun():
                 self._give_place(trial.id, "started", name=trial.name, changes=trial.changes)
             elif self._rule.in_flight:
                 return

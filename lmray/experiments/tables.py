@@ -2,12 +2,22 @@
 
 import csv
 import io
-import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmray.experiments.ledger import RUNNING, read_events, standing
+from lmray.experiments.axes import (
+    Combination,
+    Integer,
+    Uniform,
+    branches,
+    choices,
+    identity,
+    shown,
+    spoken,
+)
+from lmray.experiments.confidence import Estimate, paired
+from lmray.experiments.ledger import Status, read_events, statuses
 from lmray.experiments.run_directory import RunDirectory
 from lmray.experiments.space import Space, Trial
 from lmray.experiments.sweep_directory import read_space
@@ -22,8 +32,7 @@ class Row:
     """One trial: what it tried, how it ended, what it measured."""
 
     trial: Trial
-    status: str
-    """done, stopped, diverged, failed, running (interrupted or under way), paused or waiting."""
+    status: Status
     measured: dict[str, Any]
     """loss (nats/token), bits_per_byte, perplexity, tokens (trained), seconds; perhaps not all.
 
@@ -32,6 +41,8 @@ class Row:
     """
     curve: list[dict[str, Any]]
     """Its validation records on the prefix."""
+    values: tuple[Any, ...]
+    """Of the space's axes, in their order."""
 
     @property
     def loss(self) -> float:
@@ -55,14 +66,19 @@ class Sweep:
         return min(done, key=lambda row: row.loss) if done else None
 
     @property
+    def trials(self) -> list[Row]:
+        """The rows, but of those whose runs are equal the last alone."""
+        return list({row.trial.id: row for row in self.rows}.values())
+
+    @property
     def budget_tokens(self) -> int:
         """Tokens all trials would have trained without early stopping."""
-        return sum(row.trial.run.training_tokens for row in self.rows)
+        return sum(row.trial.run.training_tokens for row in self.trials)
 
     @property
     def trained_tokens(self) -> int:
         """Tokens the trials did train."""
-        return sum(row.measured.get("tokens") or 0 for row in self.rows)
+        return sum(row.measured.get("tokens") or 0 for row in self.trials)
 
 
 def read_sweep(directory: Path, runs: Path) -> Sweep:
@@ -72,29 +88,39 @@ def read_sweep(directory: Path, runs: Path) -> Sweep:
     """
     space, data_digest = read_space(directory)
     events = read_events(directory / "ledger.jsonl")
-    stands = standing(events)
+    stands = statuses(events)
     ended = {event.trial: event.facts for event in events if event.kind in _MEASURED_AT}
     rows = []
-    for trial in space.trials(data_digest):
-        kind = stands.get(trial.id, "waiting")
-        status = "running" if kind in RUNNING else "waiting" if kind == "retried" else kind
-        facts = ended[trial.id] if kind in _MEASURED_AT else {}
+    for trial in space.asked(data_digest):
+        status = stands.get(trial.id, "waiting")
+        facts = ended[trial.id] if status in _MEASURED_AT else {}
         measured = {key: facts[key] for key in _MEASURED if facts.get(key) is not None}
         records = RunDirectory(runs / trial.id).records("validation")
         for record in records:
-            if kind == "done" and record["scope"] == "all":
+            if status == "done" and record["scope"] == "all":
                 measured |= {k: record[k] for k in _INTERVAL if record.get(k) is not None}
         # A worker that Ray stopped may be a report ahead, an audit trains a stopped one to its end;
         # the ledger says where the sweep stopped it.
         horizon = facts.get("tokens", float("inf"))
         curve = [r for r in records if r["scope"] == "prefix" and r["tokens"] <= horizon]
-        rows.append(Row(trial, status, measured, curve))
-    axes = [*space.axes, "seed"]
-    place = {
-        key: {value: i for i, value in enumerate(space.axes.get(key, space.seeds))} for key in axes
-    }
-    rows.sort(key=lambda row: [place[key][row.trial.changes[key]] for key in axes])
+        values = tuple(trial.value(key) for key in space.axes)
+        rows.append(Row(trial, status, measured, curve, values))
+    rows.sort(key=lambda row: _place(space, row.trial))
     return Sweep(directory, space, rows)
+
+
+def _place(space: Space, trial: Trial) -> list[tuple[int, Any]]:
+    """Where a trial stands among others: by the order of choices, by size along ranges."""
+    place: list[tuple[int, Any]] = []
+    for key, axis in space.axes.items():
+        value = trial.value(key)
+        listed = [leaf for _, leaf in branches(axis) if not isinstance(leaf, Uniform | Integer)]
+        known = [choice for leaf in listed for choice in choices(leaf)]
+        if isinstance(value, int | float):
+            place.append((0, value))
+        else:
+            place.append((1, known.index(value) if value in known else len(known)))
+    return [*place, (0, trial.changes["seed"])]
 
 
 def columns(space: Space) -> list[str]:
@@ -106,7 +132,12 @@ def columns(space: Space) -> list[str]:
 def cells(row: Row) -> list[Any]:
     """One row of the table; an absent measurement is an empty string."""
     measured = [row.measured.get(key, "") for key in _MEASURED]
-    return [*row.trial.changes.values(), row.status, *measured, row.trial.id]
+    return [*_values(row), row.status, *measured, row.trial.id]
+
+
+def _values(row: Row) -> list[Any]:
+    """The values of the axes and the seed."""
+    return [*row.values, row.trial.changes["seed"]]
 
 
 def as_csv(sweep: Sweep) -> str:
@@ -121,42 +152,69 @@ def as_csv(sweep: Sweep) -> str:
 def readable(row: Row, best: Row | None) -> list[str]:
     """One row of the table as people read it: rounded, the best one starred."""
     measured = row.measured
-    shown = [str(value) for value in row.trial.changes.values()]
-    shown.append(row.status + (" *" if row is best else ""))
-    shown.append(f"{measured['loss']:.4f}" if "loss" in measured else "-")
-    shown.append(f"{measured['bits_per_byte']:.4f}" if "bits_per_byte" in measured else "-")
-    shown.append(f"{measured['perplexity']:.2f}" if "perplexity" in measured else "-")
-    shown.append(f"{measured['tokens']:,}" if "tokens" in measured else "-")
-    shown.append(f"{measured['seconds']:.1f}" if "seconds" in measured else "-")
-    return [*shown, row.trial.id]
+    texts = [shown(value) for value in _values(row)]
+    texts.append(row.status + (" *" if row is best else ""))
+    texts.append(f"{measured['loss']:.4f}" if "loss" in measured else "-")
+    texts.append(f"{measured['bits_per_byte']:.4f}" if "bits_per_byte" in measured else "-")
+    texts.append(f"{measured['perplexity']:.2f}" if "perplexity" in measured else "-")
+    texts.append(f"{measured['tokens']:,}" if "tokens" in measured else "-")
+    texts.append(f"{measured['seconds']:.1f}" if "seconds" in measured else "-")
+    return [*texts, row.trial.id]
 
 
 @dataclass(frozen=True)
 class Summary:
     """The seeds of one combination, together."""
 
-    values: tuple[Any, ...]
-    losses: list[float]
-    """Of the trials that are done."""
-    trials: int
+    rows: tuple[Row, ...]
 
     @property
-    def mean(self) -> float:
-        """Mean loss; NaN if no trial is done."""
-        return statistics.fmean(self.losses) if self.losses else float("nan")
+    def values(self) -> tuple[Any, ...]:
+        """Of the space's axes, in their order."""
+        return self.rows[0].values
 
     @property
-    def spread(self) -> float:
-        """Sample standard deviation; NaN below two trials."""
-        return statistics.stdev(self.losses) if len(self.losses) > 1 else float("nan")
+    def combination(self) -> Combination:
+        """The values of the axes that are there."""
+        return self.rows[0].trial.combination
+
+    @property
+    def losses(self) -> dict[int, float]:
+        """Final losses of the trials that are done, by seed."""
+        return {row.trial.changes["seed"]: row.loss for row in self.rows if row.status == "done"}
+
+    @property
+    def loss(self) -> Estimate:
+        """Final loss over the seeds that are done."""
+        return Estimate(tuple(self.losses.values()))
+
+    @property
+    def name(self) -> str:
+        """The combination as a reader says it."""
+        return spoken(self.combination)
+
+    def over(self, other: "Summary") -> Estimate:
+        """Loss above the other's, paired by seed."""
+        return paired(self.losses, other.losses)
 
 
 def summaries(sweep: Sweep) -> list[Summary]:
-    """Mean, spread and count over seeds of each combination, in the order of the axes."""
-    groups: dict[tuple[Any, ...], list[Row]] = {}
+    """The combinations with their seeds, in the order of the axes."""
+    groups: dict[str, list[Row]] = {}
     for row in sweep.rows:
-        groups.setdefault(tuple(row.trial.changes[key] for key in sweep.space.axes), []).append(row)
-    return [
-        Summary(values, [row.loss for row in rows if row.status == "done"], len(rows))
-        for values, rows in groups.items()
-    ]
+        groups.setdefault(identity(row.trial.combination), []).append(row)
+    return [Summary(tuple(rows)) for rows in groups.values()]
+
+
+def best_of(groups: list[Summary]) -> Summary | None:
+    """The lowest mean among those of which most seeds are done; None while none is."""
+    most = max((len(group.losses) for group in groups), default=0)
+    done = [group for group in groups if group.losses and len(group.losses) == most]
+    return min(done, key=lambda group: group.loss.mean, default=None)
+
+
+def reference(sweep: Sweep, groups: list[Summary]) -> Summary | None:
+    """What the others are compared with: the space's baseline, or without one the best."""
+    if sweep.space.baseline:
+        groups = [group for group in groups if sweep.space.is_baseline(group.combination)]
+    return best_of(groups)

@@ -62,7 +62,7 @@ def test_rungs_are_set_against_ends_and_the_nearest_stopped_trial_is_named(tmp_p
     assert found.stopped[0].behind == pytest.approx(0.25)  # of 4e-3, which wins
     assert (found.trained_tokens, found.full_tokens) == (16_000_000, 28_000_000)
     text = "\n".join(found.lines())
-    assert "16,000,000 of the grid's 28,000,000 tokens (57 %)" in text
+    assert "16,000,000 of 28,000,000 tokens (57 %)" in text
     assert "lr=0.001 seed=0, was 0.2500 nats behind the winner" in text
     assert "No stopped trial was trained to its end" in text
 

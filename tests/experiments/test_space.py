@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -5,8 +6,22 @@ import pytest
 
 from lmray.config import Budget, Evaluation, Run, override
 from lmray.errors import PreflightError, UsageError
-from lmray.experiments.space import TO_THE_END, Asha, Space, load_space, shipped_spaces
-from lmray.experiments.sweep_directory import claim, is_closed, read_space
+from lmray.experiments.axes import LogUniform, Variants, When
+from lmray.experiments.constraints import memory_refusal
+from lmray.experiments.ledger import Event
+from lmray.experiments.search import Sobol, Tpe
+from lmray.experiments.space import TO_THE_END, Asha, Space
+from lmray.experiments.space_file import load_space, shipped_spaces
+from lmray.experiments.sweep_directory import (
+    StopFile,
+    add,
+    addition,
+    begin,
+    claim,
+    is_closed,
+    read_space,
+)
+from lmray.experiments.turns import Turns
 
 BASE = Run(budget=Budget(tokens=10_485_760), evaluation=Evaluation(interval_tokens=1_048_576))
 
@@ -52,6 +67,11 @@ def test_rungs_are_powers_of_eta_below_the_budget():
         ({"axes": {"optim.lrr": [1]}}, "did you mean optim.lr"),
         ({"axes": {"optim.lr": [1e-3, 7.0]}}, "optim.lr=7.0"),
         ({"seeds": ()}, "has no seeds"),
+        ({"seeds": (0, 0)}, "has seed 0 twice"),
+        ({"memory_gb": 1e-3}, "has every combination refused"),
+        ({"baseline": {"optim.lr": 0.5}}, "no combination has the BASELINE"),
+        ({"search": Tpe(9), "refuse": lambda run: ""}, "search by Sobol, or drop"),
+        ({"axes": {"optim.lr": LogUniform(1e-4, 1e-2)}}, "cannot be listed for a grid"),
         ({"asha": Asha(1_500_000)}, "is not a multiple of evaluation.interval_tokens"),
         ({"asha": Asha(524_288)}, "is not a multiple of evaluation.interval_tokens"),
         ({"axes": {"data.batch_size": [32, 96]}}, "multiple of the tokens of a step=24576"),
@@ -78,15 +98,118 @@ def test_overrides_change_the_base_but_not_what_is_varied():
         space().with_overrides({"seed": 1})
 
 
-def test_facts_make_the_same_space_again():
-    assert Space.from_facts(space().facts()).trials("d") == space().trials("d")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"search": Sobol(8, seed=3), "axes": {"optim.lr": LogUniform(1e-4, 1e-1)}},
+        {"axes": {"variant": Variants({"a": {}, "b": {"optim.lr": 0.5}})}},
+        {"memory_gb": 16.0, "axes": {"data.batch_size": [1, 4096]}},
+        {"refuse": lambda run: "odd" if run.data.batch_size > 32 else ""},
+    ],
+)
+def test_facts_make_the_same_space_again(changes: dict):
+    first = space(**changes)
+    again = Space.from_facts(json.loads(json.dumps(first.facts())))
+    assert again.trials("d") == first.trials("d")
+    assert again.refusals() == first.refusals()
+
+
+def test_a_sweep_of_before_there_were_searches_is_a_grid():
+    facts = space().facts()
+    for key in ("search", "baseline", "memory_gb", "refused"):
+        del facts[key]
+    assert Space.from_facts(facts).trials("d") == space().trials("d")
+
+
+def test_what_does_not_fit_or_the_user_refuses_is_listed_and_not_tried():
+    found = space(
+        axes={"data.batch_size": [1, 8, 4096]},
+        memory_gb=16.0,
+        refuse=lambda run: "eight is too many" if run.data.batch_size == 8 else "",
+    )
+    assert [each["data.batch_size"] for each in found.combinations()] == [1]
+    reasons = {each.combination["data.batch_size"]: each.reason for each in found.refusals()}
+    assert reasons[8] == "eight is too many"
+    assert "GB by accounting and there are 16" in reasons[4096]
+    fits = found.run_of({"data.batch_size": 4096, "execution.micro_batch": 1})
+    assert memory_refusal(fits, 16.0) == "", "a batch computed in parts takes the memory of one"
+
+
+def test_equal_runs_under_two_names_are_one_trial():
+    axes = {
+        "rate": Variants({"fixed": {}, "tuned": {}}),
+        "optim.lr": [When({"rate": "tuned"}, [1e-3, 1e-2])],
+    }
+    found = space(axes=axes, seeds=(0,))
+    assert BASE.optim.lr == 1e-3
+    assert len(found.asked("d")) == 3
+    assert len(found.trials("d")) == 2
+
+
+def test_a_search_goes_on_from_the_ledger_until_its_trials_are_used_up():
+    pytest.importorskip("optuna")
+    search = Tpe(5, first=2)
+    found = space(axes={"optim.lr": LogUniform(1e-4, 1e-1)}, seeds=(0, 1), search=search)
+    events: list[Event] = []
+    while (combination := found.next("d", events)) is not None:
+        assert found.next("d", events) == combination
+        found = replace(found, added=(*found.added, combination))
+        events = [
+            Event("done", trial.id, {"loss": trial.run.optim.lr, "tokens": 1})
+            for trial in found.trials("d")
+        ]
+    assert len(found.combinations()) == 5
+    assert len(found.trials("d")) == 10
+
+
+def test_trials_come_in_turn_and_what_is_added_comes_too_until_a_stop(tmp_path: Path):
+    question = space(axes={"optim.lr": [1e-3, 1e-2]}, seeds=(0,))
+    claim(tmp_path, question, "d")
+    stop: list[str] = []
+    turns = Turns(question, "d", tmp_path, lambda: bool(stop))
+    taken = iter(turns)
+    first = [next(taken), next(taken)]
+    assert first == question.trials("d")
+    add(tmp_path, addition(question, {"optim.lr": 0.5}), by="user")
+    assert next(taken).changes == {"optim.lr": 0.5, "seed": 0}
+    assert next(taken, None) is None
+    assert len(list(turns)) == 3, "they can be looked through again"
+    add(tmp_path, addition(question, {"optim.lr": 0.25}), by="user")
+    assert len(list(turns)) == 4
+    found, _ = read_space(tmp_path)
+    assert found.trials("d") == turns.trials()
+    assert found.trials("d")[:2] == first, "what was asked before keeps its order"
+    stop.append("now")
+    assert list(turns) == []
+
+
+def test_a_stop_file_is_seen_until_the_next_life_begins(tmp_path: Path):
+    assert not StopFile.of(tmp_path)()
+    StopFile.of(tmp_path).ask()
+    assert StopFile.of(tmp_path)()
+    begin(tmp_path)
+    assert not StopFile.of(tmp_path)()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"optim.lr": 1e-3, "data.batch_size": 32}, "is tried already"),
+        ({"optim.beta1": 0.5}, "unknown key"),
+        ({"optim.lr": 7.0}, "optim.lr=7.0"),
+        ({"data.batch_size": 96}, "multiple of the tokens of a step=24576"),
+    ],
+)
+def test_what_cannot_be_added_is_refused(values: dict, message: str):
+    with pytest.raises(UsageError, match=message):
+        addition(space(), values)
 
 
 @pytest.mark.parametrize("name", sorted(shipped_spaces()))
 def test_every_shipped_space_loads_with_a_hypothesis(name: str):
     loaded = load_space(name)
     assert "Hypothesis:" in loaded.hypothesis
-    assert loaded.asha.rungs(loaded.base.budget.tokens)
     assert loaded.trials("digest")
 
 
@@ -116,6 +239,8 @@ def test_a_space_of_ones_own_loads(tmp_path: Path):
         ("import nothing_here", "does not run: ModuleNotFoundError"),
         (GOOD.replace("SEEDS", "SEED"), "does not define SEEDS"),
         (GOOD.replace("optim.lr", "optim.lrr"), "did you mean optim.lr"),
+        (GOOD.replace("tiny()", "tiny"), "BASE=.* is no Run"),
+        (GOOD + "def refuse(run):\n    return run.nothing", "is no space: AttributeError"),
     ],
 )
 def test_a_broken_space_file_is_refused(tmp_path: Path, text: str, message: str):
@@ -124,7 +249,9 @@ def test_a_broken_space_file_is_refused(tmp_path: Path, text: str, message: str)
 
 
 def test_an_unknown_space_names_those_there_are():
-    with pytest.raises(UsageError, match=r"name a Python file or one of learning_rate, quickstart"):
+    with pytest.raises(
+        UsageError, match=r"name a Python file or one of ablations, .*learning_rate"
+    ):
         load_space("lerning_rate")
 
 

@@ -1,0 +1,72 @@
+"""What a sweep will take, said and agreed to before it starts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lmray.dataset import Splits
+    from lmray.experiments.price import Price
+    from lmray.experiments.space import Space
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What the user has said about the price."""
+
+    max_hours: float
+    yes: bool
+    tokens_per_s: float
+    """As stated; 0 to measure."""
+
+
+def checked_data(space: "Space") -> "Splits":
+    """The token dataset of a space, once it is known to fit all trials.
+
+    Raises PreflightError if it does not.
+    """
+    from lmray.dataset import open_splits
+    from lmray.training.loop import check_data
+
+    splits = open_splits(space.base.data.tokens)
+    for _, trial in space.runs():
+        check_data(trial, splits)
+    return splits
+
+
+def priced(space: "Space", splits: "Splits", tokens_per_s: float) -> "Price":
+    """The price at the speed given, or at that of a few steps of the base on this machine."""
+    from lmray.cli.show import err
+    from lmray.experiments.price import price
+    from lmray.experiments.speed import measured_tokens_per_s, trials_at_once
+
+    if not tokens_per_s:
+        err.print("price: timing a few steps of the base (or say --tokens-per-s)")
+        tokens_per_s = measured_tokens_per_s(space.base, splits.directory)
+    at_once = trials_at_once(space.base)
+    return price(space, len(splits.valid), tokens_per_s=tokens_per_s, at_once=at_once)
+
+
+def agree(space: "Space", directory: Path, said: Agreement) -> None:
+    """Tells the price of a sweep that has none yet, refuses it beyond the limits, claims it.
+
+    What is not tried is listed with its reason.
+    """
+    from lmray.cli.show import err
+    from lmray.experiments.axes import spoken
+    from lmray.experiments.price import check_price, read_price, write_price
+    from lmray.experiments.sweep_directory import claim
+
+    splits = checked_data(space)
+    if (directory / "sweep.json").exists():
+        claim(directory, space, splits.digest)
+        if read_price(directory) is not None:
+            return
+    for each in space.refusals():
+        err.print(f"not tried: {spoken(each.combination)}: {each.reason}", markup=False)
+    asked = priced(space, splits, said.tokens_per_s)
+    err.print(f"price: {asked.sentence()}", markup=False, soft_wrap=True)
+    if not said.yes:
+        check_price(asked, directory, max_hours=said.max_hours)
+    claim(directory, space, splits.digest)
+    write_price(directory, asked)

@@ -1,0 +1,39 @@
+"""Why a combination of a space is not tried: it does not fit the memory, or the user says so."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from lmray.accounting import training_memory
+from lmray.config import Run
+
+GB = 10**9
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A combination that is not tried."""
+
+    combination: dict[str, Any]
+    reason: str
+    """In words, for the report."""
+
+
+def nothing_refused(run: Run) -> str:
+    """The rule that lets every run be tried."""
+    return ""
+
+
+def memory_needed(run: Run) -> int:
+    """Bytes that a worker holds, by lmray.accounting: AdamW in fp32, an upper estimate."""
+    share = run.sequences_per_step // run.execution.workers
+    at_once = run.execution.micro_batch
+    batch = share if at_once == "auto" else min(at_once, share)
+    return training_memory(run.model).total(batch)
+
+
+def memory_refusal(run: Run, memory_gb: float) -> str:
+    """Why a device of `memory_gb` GB has no room for the run; empty if it has."""
+    needed = memory_needed(run)
+    if needed <= memory_gb * GB:
+        return ""
+    return f"takes {needed / GB:.3g} GB by accounting and there are {memory_gb:g}"

@@ -1,0 +1,132 @@
+"""What `lmray sweep` says and refuses before anything runs."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from lmray.cli.main import main
+from lmray.cli.sweep_live import standings_table, tally
+from lmray.experiments.space import Space
+from lmray.experiments.standing import trials_standing
+
+FILE = """'''Hypothesis: none.'''
+from pathlib import Path
+from lmray.experiments.space import TO_THE_END
+from tests.small import small_run
+BASE = small_run(Path({tokens!r}))
+SPACE = {{"optim.lr": [1e-3, 1e-2], "data.batch_size": [4, 8]}}
+SEEDS = [0, 1]
+ASHA = TO_THE_END
+"""
+
+
+@pytest.fixture
+def asks(small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    """Runs `lmray sweep` in this process; returns its exit code, stdout and stderr."""
+    (tmp_path / "mine.py").write_text(FILE.format(tokens=str(small_dataset)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("LMRAY_ROOT", raising=False)
+
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["lmray", "sweep", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, " ".join(err.split())
+
+    return call
+
+
+def test_the_price_is_told_without_starting_anything(asks, tmp_path: Path):
+    code, out, _ = asks("price", "mine.py", "--tokens-per-s", "1000", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert (found["trials"], found["tokens"], found["refused"]) == (8, 8 * 1280, [])
+    assert not (tmp_path / "lmray-out").exists()
+    code, out, _ = asks("price", "mine.py", "--tokens-per-s", "1000")
+    assert out.startswith("8 trials, 10,240 tokens")
+
+
+def test_a_sweep_beyond_its_limit_is_refused_and_leaves_nothing(asks, tmp_path: Path):
+    code, _, err = asks("run", "mine.py", "--tokens-per-s", "0.1", "--max-hours", "2")
+    assert code == 3
+    assert "8 trials" in err
+    assert "and --max-hours=2; try fewer values or tokens, raise --max-hours, or say --yes" in err
+    assert not (tmp_path / "lmray-out").exists()
+
+
+def test_combinations_that_do_not_fit_are_told_with_their_reason(asks):
+    code, out, _ = asks("price", "mine.py", "--tokens-per-s", "9", "--memory-gb", "7e-4")
+    assert code == 0
+    assert "4 trials" in out
+    assert "not tried: lr=0.001 batch_size=8: takes" in out
+
+
+def claimed(tmp_path: Path) -> Space:
+    from lmray.dataset import open_splits
+    from lmray.experiments.space_file import load_space
+    from lmray.experiments.sweep_directory import claim
+
+    space = load_space("mine.py")
+    claim(
+        tmp_path / "lmray-out" / "sweeps" / "mine",
+        space,
+        open_splits(space.base.data.tokens).digest,
+    )
+    return space
+
+
+def test_combinations_are_added_to_a_sweep_and_shown_by_status(asks, tmp_path: Path):
+    claimed(tmp_path)
+    assert asks("add", "mine", "optim.lr=0.5") == (
+        0,
+        "",
+        "added lr=0.5 with seeds 0, 1",
+    )
+    code, out, _ = asks("status", "mine", "--json")
+    trials = json.loads(out)["trials"]
+    assert code == 0
+    assert [each["trial"] for each in trials[-2:]] == [
+        {"optim.lr": 0.5, "seed": 0},
+        {"optim.lr": 0.5, "seed": 1},
+    ]
+    assert asks("status", "mine")[1].splitlines()[-1] == "10 trials: 10 waiting"
+    code, _, err = asks("add", "mine", "optim.lr=0.5")
+    assert (code, "is tried already" in err) == (2, True)
+    code, _, err = asks("add", "mine", "optim.beta1=0.5")
+    assert (code, "unknown key 'optim.beta1'" in err) == (2, True)
+
+
+def test_a_sweep_that_nobody_runs_cannot_be_stopped_and_one_that_runs_is_asked(
+    asks, tmp_path: Path
+):
+    from lmray.experiments.sweep_directory import StopFile
+    from lmray.storage import locked
+
+    claimed(tmp_path)
+    directory = tmp_path / "lmray-out" / "sweeps" / "mine"
+    code, _, err = asks("stop", "mine")
+    assert (code, "there is nothing to stop" in err) == (3, True)
+    assert not StopFile.of(directory)()
+    with locked(directory, "busy"):
+        code, _, err = asks("stop", "mine")
+    assert (code, err.startswith("asked")) == (0, True)
+    assert StopFile.of(directory)()
+
+
+def test_the_live_table_keeps_what_runs_when_there_is_no_room(asks, tmp_path: Path):
+    from lmray.experiments.ledger import Ledger
+
+    space = claimed(tmp_path)
+    directory = tmp_path / "lmray-out" / "sweeps" / "mine"
+    trials = space.trials("d")
+    ledger = Ledger(directory / "ledger.jsonl")
+    ledger.append("started", trials[6].id, name="", changes={})
+    found = trials_standing(space, "d", directory, tmp_path)
+    assert tally(found) == "8 trials: 1 running, 7 waiting"
+    table = standings_table(space, found, most=1)
+    assert table.row_count == 1
+    assert list(table.columns[0].cells) == [trials[6].id[:6]]
