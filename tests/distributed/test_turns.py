@@ -53,9 +53,10 @@ def test_a_sweep_that_is_asked_to_stop_leaves_a_checkpoint_and_goes_on_from_it(
     base = small_run(
         small_dataset,
         budget={"tokens": 64_000_000},
-        evaluation={"interval_tokens": 1280, "prefix_tokens": 256},
+        evaluation={"interval_tokens": 12_800, "prefix_tokens": 256},
+        optim={"warmup_fraction": 0.0},
     )
-    space = Space("s", "", base, {"optim.lr": [1e-3]}, (0,), Asha(1280 * 100, 2))
+    space = Space("s", "", base, {"optim.lr": [1e-3]}, (0,), Asha(12_800, 2))
     claim(directory, space, splits.digest)
 
     def stop(event: Event) -> None:
