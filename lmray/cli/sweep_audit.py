@@ -50,7 +50,7 @@ def audit(
     chosen = [row.trial.id for row in rows]
     several = space.base.execution.workers > 1
     with locked(found, busy), ray_session(address, dashboard=several):
-        run_audit(space, splits, found, runs, chosen, observe=lines())
+        run_audit(space, splits, found, runs, chosen, observe=lines(found))
     sweep = read_sweep(found, runs)
     events = read_events(ledger)
     told = honesty(sweep, events).lines()

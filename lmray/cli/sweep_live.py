@@ -98,15 +98,18 @@ def watching(directory: Path, runs: Path) -> "Iterator[Callable[[Event], None]]"
         with Live(_Board(directory, runs), console=err, refresh_per_second=1):
             yield lambda event: None
     else:
-        yield lines()
+        yield lines(directory)
 
 
-def lines() -> "Callable[[Event], None]":
+def lines(directory: Path) -> "Callable[[Event], None]":
     """An observer of a sweep's or an audit's events that says each in a line on stderr."""
-    names: dict[str, str] = {}
+    from lmray.experiments.ledger import read_events
+
+    events = read_events(directory / "ledger.jsonl")
+    names = {event.trial: event.facts["name"] for event in events if "name" in event.facts}
 
     def observe(event: "Event") -> None:
-        if event.kind == "started":
+        if "name" in event.facts:
             names[event.trial] = event.facts["name"]
         line = _line(event)
         if line:

@@ -48,9 +48,10 @@ def trials_standing(space: Space, data_digest: str, directory: Path, runs: Path)
 
 
 def _standing(trial: Trial, status: Status, events: list[Event], runs: Path) -> Standing:
-    judged = [event.facts for event in events if "rung" in event.facts]
-    rung = max((facts["rung"] for facts in judged), default=0)
     measured = [event.facts for event in events if event.facts.get("tokens") is not None]
+    # One that diverged has the rung that it did not reach.
+    judged = [facts["rung"] for facts in measured if "rung" in facts]
+    rung = max((level for level in judged if level <= measured[-1]["tokens"]), default=0)
     tokens, loss, eta = 0, None, None
     if measured:
         tokens, loss = measured[-1]["tokens"], measured[-1].get("loss")

@@ -9,7 +9,7 @@ from lmray.experiments.asha import Asha
 from lmray.experiments.audit import Auditor
 from lmray.experiments.halving import MAX_LOSSES
 from lmray.experiments.ledger import CLOSED, Ledger, read_events, standing
-from lmray.experiments.referee import reopen
+from lmray.experiments.referee import Referee, reopen
 from tests.experiments.planted import (
     BUDGET,
     LEVELS,
@@ -19,6 +19,7 @@ from tests.experiments.planted import (
     record,
     referee,
     tell,
+    trials,
 )
 
 STOP, PROMOTE, NONE = (Asha(100, 2, mode) for mode in ("stop", "promote", "none"))
@@ -199,3 +200,28 @@ def test_an_audit_changes_neither_decisions_nor_how_trials_stand(tmp_path: Path)
     assert standing(read_events(path)) == before
     assert list(Auditor(Ledger(path), ["b", "c"]).jobs) == ["c"]
     assert referee(PROMOTE, path, curves, 1).finished
+
+
+def test_a_trial_that_is_added_when_all_have_begun_gets_the_next_place(tmp_path: Path):
+    path = tmp_path / "ledger.jsonl"
+    known = trials({"a": [], "b": []})
+    found = Referee(NONE, BUDGET, Ledger(path), known, places=2)
+    known += trials({"c": []})
+    assert list(found.jobs) == ["a", "b"]
+    tell(found, "done", "a", 3.0)
+    assert list(found.jobs) == ["a", "b", "c"]
+    assert not found.finished
+
+
+def test_a_referee_that_is_asked_to_stop_judges_but_gives_no_place_and_closes_nobody(
+    tmp_path: Path,
+):
+    path = tmp_path / "ledger.jsonl"
+    known, stop = trials({"a": [], "b": [], "c": []}), []
+    found = Referee(PROMOTE, BUDGET, Ledger(path), known, places=2, stop=lambda: bool(stop))
+    stop.append("now")
+    for trial, loss in (("a", 3.0), ("b", 4.0)):
+        tell(found, "judged", trial, record(100, loss))
+    assert standing(read_events(path)) == {"a": "paused", "b": "paused"}
+    Referee(PROMOTE, BUDGET, Ledger(path), known, places=2)
+    assert standing(read_events(path)) == {"a": "promoted", "b": "paused", "c": "started"}

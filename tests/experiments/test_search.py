@@ -62,6 +62,19 @@ def test_a_combination_is_told_once_its_seeds_are_closed_as_their_mean():
     assert found[3][0] == "diverged"
 
 
+def test_a_paused_combination_is_told_as_cut_there_and_an_audit_is_not_told():
+    groups = [({"optim.lr": 1e-3}, ["a", "b"])]
+    events = [
+        Event("paused", "a", {"loss": 4.0, "tokens": 10}),
+        Event("stopped", "b", {"loss": 6.0, "tokens": 10}),
+        Event("audited", "b", {"loss": 1.0, "tokens": 90, "status": "done"}),
+    ]
+    (found,) = outcomes(groups, events)
+    assert (found.state, found.loss, found.tokens) == ("stopped", 5.0, 10)
+    (found,) = outcomes(groups, [*events, Event("promoted", "a", {"past": 10})])
+    assert found.state == "running"
+
+
 def loss(combination: Combination) -> float:
     """A bowl with its bottom at 3e-3, deeper where the embeddings are tied."""
     bowl = (math.log10(combination["optim.lr"]) - math.log10(3e-3)) ** 2
