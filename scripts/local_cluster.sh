@@ -121,8 +121,9 @@ UsePAM no
 PasswordAuthentication no
 PermitRootLogin prohibit-password
 END
+  # At the level of "info" Ray's logs have the values of a job's environment.
   cat >"$host$home/.bashrc" <<END
-export PATH=$venv/bin:\$PATH RAY_AUTH_MODE=$auth_mode RAY_USAGE_STATS_ENABLED=0
+export PATH=$venv/bin:\$PATH RAY_AUTH_MODE=$auth_mode RAY_USAGE_STATS_ENABLED=0 RAY_LOGGER_LEVEL=warning
 END
   echo "$(address "$number") $(cut -d' ' -f1,2 "$host/run/sshd/host_key.pub")" >>"$dir/known_hosts"
   ip netns add "$name-h$number"

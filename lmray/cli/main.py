@@ -16,6 +16,7 @@ from lmray.cli import (
     evaluate,
     generate,
     quickstart,
+    submit,
     sweep,
     tokenizer,
     train,
@@ -38,6 +39,7 @@ app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate_run)
 app.command("generate")(generate.generate_text)
 app.add_typer(sweep.app, name="sweep")
+app.command("submit", context_settings={"allow_interspersed_args": False})(submit.submit)
 app.command("account")(account.account)
 app.command("doctor")(doctor.doctor)
 

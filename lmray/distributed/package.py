@@ -17,10 +17,10 @@ MAX_BYTES = 50 << 20
 """Ray keeps packages in the memory of the head, and each node fetches them from there."""
 
 SECRETS = (
-    ".env", ".env.*", ".netrc", ".npmrc", ".pypirc", "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*",
-    "*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.kdbx", "*.token", "auth_token", "*credentials*",
-    "secrets.*",
-)  # fmt: skip
+    *(".env", ".env.*", ".netrc", ".npmrc", ".pypirc", "auth_token", "secrets.*", "*credentials*"),
+    *("id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*"),
+    *("*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.kdbx", "*.token"),
+)
 """Names of files and folders, in any case, that are refused: they usually hold keys."""
 
 
@@ -61,7 +61,9 @@ def find_package(directory: Path, *, allow_secrets: bool = False) -> Package:
     (unless those are allowed), or are links to what is not packed.
     """
     root = Path(_git(directory, "rev-parse", "--show-toplevel").strip()).resolve()
-    names = [name for name in _git(root, "ls-files", "-z", "--recurse-submodules").split("\0") if name]
+    names = [
+        name for name in _git(root, "ls-files", "-z", "--recurse-submodules").split("\0") if name
+    ]
     names = [name for name in dict.fromkeys(names) if (root / name).exists()]
     for name in names:
         # What a link leads to is packed in its place, so it must be a file that would be anyway.
@@ -75,8 +77,8 @@ def find_package(directory: Path, *, allow_secrets: bool = False) -> Package:
     if secrets and not allow_secrets:
         raise PreflightError(
             f"{', '.join(secrets[:5])}{' ...' if len(secrets) > 5 else ''} would be sent to the "
-            f"cluster and {'look' if len(secrets) > 1 else 'looks'} like a secret; `git rm --cached` "
-            f"it, or send it with --allow-secrets"
+            f"cluster and {'look' if len(secrets) > 1 else 'looks'} like a secret; "
+            f"`git rm --cached` it, or send it with --allow-secrets"
         )
     package = Package(root, {name: (root / name).stat().st_size for name in names})
     if not names:
@@ -111,7 +113,8 @@ def check_arguments(package: Package, directory: Path, command: Sequence[str]) -
             name = str(path.relative_to(package.root))
             if name not in package.files:
                 raise PreflightError(
-                    f"{argument} is not tracked by git, so the job would not find it; `git add {argument}`"
+                    f"{argument} is not tracked by git, so the job would not find it; "
+                    f"`git add {argument}`"
                 )
 
 
@@ -129,10 +132,12 @@ def _git(directory: Path, *arguments: str) -> str:
             ["git", "-C", str(directory), *arguments], capture_output=True, text=True, check=False
         )
     except FileNotFoundError as error:
-        raise PreflightError("git is not installed, and it says what to pack; install it") from error
+        raise PreflightError(
+            "git is not installed, and it says what to pack; install it"
+        ) from error
     if done.returncode != 0:
         raise PreflightError(
-            f"{directory} is not in a git checkout ({done.stderr.strip()[:100]}), and what git tracks is "
-            f"what is packed; run this in your project, after `git init` and `git add`"
+            f"{directory} is not in a git checkout ({done.stderr.strip()[:100]}), and what git "
+            f"tracks is what is packed; run this in your project, after `git init` and `git add`"
         )
     return done.stdout
