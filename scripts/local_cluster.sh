@@ -2,6 +2,7 @@
 # A Ray cluster of several hosts on this one Linux machine, made by `ray up` as on machines of one's own.
 #
 #   bash scripts/local_cluster.sh up          hosts, then `ray up`; says how to use the cluster
+#   bash scripts/local_cluster.sh hosts       the hosts alone, without Ray
 #   bash scripts/local_cluster.sh status      hosts, their memory, whether Ray runs on them
 #   bash scripts/local_cluster.sh kill N      pulls host N's plug: its link first, then its processes
 #   bash scripts/local_cluster.sh start N     host N boots again, and Ray on it
@@ -215,7 +216,7 @@ wait_for_ray() { # until a raylet runs on each of these hosts
   done
 }
 
-up() {
+make_hosts() {
   require
   if [ -e "$dir" ]; then refuse "$dir is there: a cluster is up, or was not taken down; run \`bash scripts/local_cluster.sh down\` first"; fi
   mkdir -p -m 700 "$dir/shared" "$dir/client"
@@ -231,7 +232,11 @@ up() {
     make_host "$number"
     boot_host "$number"
   done
-  echo "$hosts hosts, each with one core and $memory bytes of memory ($(cat "$dir/cap")); ray up ..." >&2
+  echo "$hosts hosts, each with one core and $memory bytes of memory ($(cat "$dir/cap"))" >&2
+}
+
+up() {
+  make_hosts
   if ! client up -y "$dir/cluster.yaml" >"$dir/ray-up.log" 2>&1; then
     tail -20 "$dir/ray-up.log" >&2
     exit 1
@@ -326,8 +331,9 @@ down() {
 
 case ${1:-} in
   up | down | status) "$1" ;;
-  kill | start) [ $# = 2 ] || { sed -n '2,20p' "$0" >&2; exit 2; }; "$1_host" "$2" ;;
+  hosts) make_hosts ;;
+  kill | start) [ $# = 2 ] || { sed -n '2,21p' "$0" >&2; exit 2; }; "$1_host" "$2" ;;
   ssh) shift; on_host "$@" ;;
   _init) init "$2" ;;
-  *) sed -n '2,20p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,21p' "$0" >&2; exit 2 ;;
 esac

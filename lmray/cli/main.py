@@ -10,6 +10,7 @@ import typer
 import lmray
 from lmray.cli import (
     account,
+    cluster,
     corpus,
     data,
     doctor,
@@ -40,6 +41,7 @@ app.command("eval")(evaluate.evaluate_run)
 app.command("generate")(generate.generate_text)
 app.add_typer(sweep.app, name="sweep")
 app.command("submit", context_settings={"allow_interspersed_args": False})(submit.submit)
+app.add_typer(cluster.app, name="cluster")
 app.command("account")(account.account)
 app.command("doctor")(doctor.doctor)
 

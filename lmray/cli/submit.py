@@ -118,8 +118,8 @@ def _environment(names: Sequence[str]) -> dict[str, str]:
     if missing:
         given = missing[0].partition("=")[0]
         raise UsageError(
-            f"{given} is not in the environment; --env takes the name of a variable that is, so that "
-            f"its value is on no command line"
+            f"{given} is not in the environment; --env takes the name of a variable that is, so "
+            f"that its value is on no command line"
         )
     return {name: os.environ[name] for name in names}
 

@@ -80,9 +80,10 @@ class Jobs:
         if status == JobStatus.SUCCEEDED:
             return 0
         details = self.client.get_job_info(job)
-        if details.driver_exit_code is None:
-            raise LmrayError(f"job {job} failed: {' '.join(str(details.message).split())[:500]}")
-        return details.driver_exit_code
+        if details is None or details.driver_exit_code is None:
+            why = details.message if details else "it is gone"
+            raise LmrayError(f"job {job} failed: {' '.join(str(why).split())[:500]}")
+        return int(details.driver_exit_code)
 
     def stop(self, job: str) -> bool:
         """Asks a job to end (SIGTERM); says whether it was running.
@@ -92,9 +93,10 @@ class Jobs:
         try:
             return self.client.stop_job(job)
         except RuntimeError as error:
-            known = ", ".join(str(j.submission_id) for j in self.client.list_jobs()[-5:]) or "none"
+            ids = [details.submission_id for details in self.client.list_jobs() if details]
+            known = ", ".join(filter(None, ids)) or "none"
             raise PreflightError(
-                f"the cluster knows no job {job!r} ({_short(error)}); its latest are {known}"
+                f"the cluster knows no job {job!r} ({_short(error)}); it knows {known}"
             ) from error
 
 
@@ -116,8 +118,8 @@ def connect(address: str) -> Jobs:
         )
     if status != 200:
         raise PreflightError(
-            f"{address}/api/version answers {status}, as no Ray dashboard does; give the address of "
-            f"one, as in http://127.0.0.1:8265 while `ray dashboard cluster.yaml` runs"
+            f"{address}/api/version answers {status}, as no Ray dashboard does; give the address "
+            f"of one, as in http://127.0.0.1:8265 while `ray dashboard cluster.yaml` runs"
         )
     return Jobs(JobSubmissionClient(address, headers=headers), mode, "python")
 
