@@ -82,7 +82,7 @@ def submit(
     environment = _environment(env or []) | _root(command, root, local=local)
     package = find_package(here, allow_secrets=allow_secrets)
     check_arguments(package, here, command)
-    err.print(_described(package), markup=False)
+    err.print(_described(package), markup=False, soft_wrap=True)
     with _jobs(address, cluster) as jobs:
         job = jobs.submit(command, package, here, environment)
         if detach:
@@ -101,16 +101,11 @@ def submit(
 @contextmanager
 def _jobs(address: str, cluster: Path | None) -> "Iterator[Jobs]":
     """The jobs of the cluster that was named, or of one here."""
-    from lmray.distributed.jobs import connect, local_jobs, tunnel
+    from lmray.distributed.jobs import local_jobs, reach
 
-    if address:
-        yield connect(address)
-    elif cluster is not None:
-        with tunnel(cluster) as url:
-            yield connect(url)
-    else:
-        with local_jobs() as jobs:
-            yield jobs
+    local = not address and cluster is None
+    with local_jobs() if local else reach(address, cluster) as jobs:
+        yield jobs
 
 
 def _environment(names: Sequence[str]) -> dict[str, str]:
@@ -154,4 +149,8 @@ def _described(package: "Package") -> str:
     from lmray.cli.show import human_bytes
 
     largest = ", ".join(f"{name} ({human_bytes(size)})" for name, size in package.largest(3))
-    return f"package: {len(package.files)} files, {human_bytes(package.bytes)}; largest: {largest}"
+    text = f"package: {len(package.files)} files, {human_bytes(package.bytes)}; largest: {largest}"
+    if package.untracked:
+        text += f"; left out as untracked: {', '.join(package.untracked[:3])}"
+        text += f" and {len(package.untracked) - 3} more" if len(package.untracked) > 3 else ""
+    return text

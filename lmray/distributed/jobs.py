@@ -6,6 +6,8 @@ where everyone who holds the cluster's token can read it.
 """
 
 import asyncio
+import json
+import logging
 import os
 import shlex
 import signal
@@ -18,7 +20,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,9 @@ from lmray.errors import LmrayError, PreflightError
 
 _TUNNEL_SECONDS = 90
 
+# A proxy of the environment is for the world, not for a tunnel or a private network.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
 
 @dataclass(frozen=True)
 class Jobs:
@@ -40,6 +45,14 @@ class Jobs:
     """Whether the cluster asks for a token: "token" or "disabled"."""
     python: str
     """How a command starts Python there."""
+    headers: Mapping[str, str] = field(repr=False)
+    """What each request carries: the token."""
+
+    def get(self, path: str) -> Any:
+        """The dashboard's answer, as JSON, to a GET of `path`."""
+        url = f"{self.client.get_address()}{path}"
+        with _OPENER.open(_request(url, self.headers), timeout=60) as response:
+            return json.load(response)
 
     def submit(
         self, command: Sequence[str], package: Package, folder: Path, environment: Mapping[str, str]
@@ -121,7 +134,10 @@ def connect(address: str) -> Jobs:
             f"{address}/api/version answers {status}, as no Ray dashboard does; give the address "
             f"of one, as in http://127.0.0.1:8265 while `ray dashboard cluster.yaml` runs"
         )
-    return Jobs(JobSubmissionClient(address, headers=headers), mode, "python")
+    # Ray's client tells of each upload and each end of a log, at levels it sets itself.
+    for name in ("dashboard_sdk", "job.sdk"):
+        logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.WARNING)
+    return Jobs(JobSubmissionClient(address, headers=dict(headers)), mode, "python", headers)
 
 
 def auth_token(address: str) -> str:
@@ -179,11 +195,21 @@ def tunnel(cluster_yaml: Path) -> Iterator[str]:
 
 
 @contextmanager
+def reach(address: str, cluster_yaml: Path | None) -> Iterator[Jobs]:
+    """The jobs of the cluster at an address or, through a tunnel, of a cluster's YAML."""
+    if cluster_yaml is None:
+        yield connect(address)
+        return
+    with tunnel(cluster_yaml) as url:
+        yield connect(url)
+
+
+@contextmanager
 def local_jobs() -> Iterator[Jobs]:
     """The jobs of a Ray that is started here for the block."""
     with ray_session(dashboard=True):
         jobs = connect(JobSubmissionClient().get_address())
-        yield Jobs(jobs.client, jobs.auth_mode, shlex.quote(sys.executable))
+        yield replace(jobs, python=shlex.quote(sys.executable))
 
 
 def _answers(address: str) -> bool:
@@ -198,11 +224,8 @@ def _answer(address: str, headers: Mapping[str, str]) -> int:
 
     Raises PreflightError if nothing listens there.
     """
-    request = urllib.request.Request(f"{address}/api/version", headers=dict(headers))
-    # A proxy of the environment is for the world, not for a tunnel or a private network.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(request, timeout=20) as response:
+        with _OPENER.open(_request(f"{address}/api/version", headers), timeout=20) as response:
             return response.status
     except urllib.error.HTTPError as error:
         return error.code
@@ -213,6 +236,10 @@ def _answer(address: str, headers: Mapping[str, str]) -> int:
         ) from error
     except OSError:
         return 0
+
+
+def _request(url: str, headers: Mapping[str, str]) -> urllib.request.Request:
+    return urllib.request.Request(url, headers=dict(headers))
 
 
 def _short(error: Exception) -> str:

@@ -33,6 +33,9 @@ class Package:
     files: dict[str, int]
     """Bytes of each file, by its path beneath the root."""
 
+    untracked: tuple[str, ...] = ()
+    """Files that are left out, though git does not ignore them either."""
+
     @property
     def bytes(self) -> int:
         """Their sizes added up, before they are compressed."""
@@ -80,7 +83,9 @@ def find_package(directory: Path, *, allow_secrets: bool = False) -> Package:
             f"cluster and {'look' if len(secrets) > 1 else 'looks'} like a secret; "
             f"`git rm --cached` it, or send it with --allow-secrets"
         )
-    package = Package(root, {name: (root / name).stat().st_size for name in names})
+    others = _git(root, "ls-files", "-z", "--others", "--exclude-standard").split("\0")
+    sizes = {name: (root / name).stat().st_size for name in names}
+    package = Package(root, sizes, tuple(filter(None, others)))
     if not names:
         raise PreflightError(f"git tracks no file in {root}; `git add` what the job needs")
     if package.bytes > MAX_BYTES:

@@ -33,6 +33,7 @@ def test_only_tracked_files_are_packed_as_they_are_on_disk(project: Path, tmp_pa
     found = find_package(project / "spaces")
     assert found.files == {"run.sh": 8, "spaces/rate.py": 15}
     assert found.bytes == 23
+    assert found.untracked == ("untracked.txt",)
     found.write(tmp_path / "p.zip")
     with zipfile.ZipFile(tmp_path / "p.zip") as archive:
         assert sorted(archive.namelist()) == ["run.sh", "spaces/rate.py"]
@@ -61,7 +62,7 @@ def test_what_looks_like_a_secret_is_refused_unless_allowed(project: Path, name:
     path.parent.mkdir(exist_ok=True)
     path.write_text("hush")
     git(project, "add", "-f", name)
-    with pytest.raises(PreflightError, match="looks like a secret.*--allow-secrets") as refused:
+    with pytest.raises(PreflightError, match=r"looks like a secret.*--allow-secrets") as refused:
         find_package(project)
     assert name in str(refused.value)
     assert "hush" not in str(refused.value)
@@ -93,7 +94,7 @@ def test_a_link_out_of_the_project_is_refused(project: Path):
 def test_a_command_that_names_an_untracked_file_is_refused(project: Path):
     found = find_package(project)
     check_arguments(found, project, ["lmray", "sweep", "run", "spaces/rate.py"])
-    with pytest.raises(PreflightError, match="`git add untracked.txt`"):
+    with pytest.raises(PreflightError, match=r"`git add untracked\.txt`"):
         check_arguments(found, project, ["cat", "untracked.txt"])
 
 
