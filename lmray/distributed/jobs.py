@@ -24,6 +24,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from lmray.distributed.cluster import ray_session
@@ -31,6 +32,7 @@ from lmray.distributed.package import Package, revision
 from lmray.errors import LmrayError, PreflightError
 
 _TUNNEL_SECONDS = 90
+_AGENT_SECONDS = 90
 
 # A proxy of the environment is for the world, not for a tunnel or a private network.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -63,7 +65,7 @@ class Jobs:
         with tempfile.TemporaryDirectory(prefix="lmray-submit-") as scratch:
             archive = Path(scratch) / "package.zip"
             package.write(archive)
-            return self.client.submit_job(
+            return self._submit_once_ready(
                 entrypoint=f"cd {shlex.quote(str(where))} && exec {shlex.join(words)}",
                 runtime_env={
                     "working_dir": str(archive),
@@ -71,6 +73,19 @@ class Jobs:
                 },
                 metadata={"command": shlex.join(command), "git_revision": revision(package.root)},
             )
+
+    def _submit_once_ready(self, **job: Any) -> str:
+        # A dashboard answers some seconds before the agent that starts jobs has joined it.
+        end = time.monotonic() + _AGENT_SECONDS
+        while True:
+            try:
+                return self.client.submit_job(**job)
+            except RuntimeError as error:
+                if "No available agent" not in str(error) or time.monotonic() > end:
+                    raise LmrayError(
+                        f"the cluster did not take the job: {_short(error)}"
+                    ) from error
+            time.sleep(1)
 
     def follow(self, job: str, write: Callable[[str], Any]) -> int:
         """Passes on what a job prints until it has ended; returns its exit code, 130 if stopped."""
@@ -208,7 +223,9 @@ def reach(address: str, cluster_yaml: Path | None) -> Iterator[Jobs]:
 def local_jobs() -> Iterator[Jobs]:
     """The jobs of a Ray that is started here for the block."""
     with ray_session(dashboard=True):
-        jobs = connect(JobSubmissionClient().get_address())
+        # Of the session that is there.
+        context = ray.init(ignore_reinit_error=True, logging_level=logging.ERROR)
+        jobs = connect(str(context.dashboard_url))
         yield replace(jobs, python=shlex.quote(sys.executable))
 
 

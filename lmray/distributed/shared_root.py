@@ -53,9 +53,9 @@ def require_shared(root: Path) -> None:
     if blind:
         raise PreflightError(
             f"{root.resolve()} is not shared: {_named(blind)} (of {len(nodes)} nodes) did not see "
-            f"a file that the driver wrote to it; (1) give a --root that is mounted on all nodes, (2) mount "
-            f"that path on them (NFS, EFS, Lustre ...), or (3) leave out --address and RAY_ADDRESS "
-            f"to use this machine alone"
+            f"a file the driver wrote to it; (1) give a --root that is mounted on all nodes, (2) "
+            f"mount that path on them (NFS, EFS, Lustre ...), or (3) leave out --address and "
+            f"RAY_ADDRESS to use this machine alone"
         )
     if silent:
         raise PreflightError(
