@@ -1,8 +1,7 @@
 """`lmray submit`: a command of this project, run on a cluster with the project's tracked files."""
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +10,6 @@ import typer
 from lmray.errors import UsageError
 
 if TYPE_CHECKING:
-    from lmray.distributed.jobs import Jobs
     from lmray.distributed.package import Package
 
 _ROOTLESS = ("doctor", "account", "--version", "--help")
@@ -33,7 +31,7 @@ def submit(
         Path | None, typer.Option(help="A cluster's YAML: its dashboard is reached through ssh.")
     ] = None,
     local: Annotated[
-        bool, typer.Option("--local", help="A Ray that is started here for the job.")
+        bool, typer.Option("--local", help="This machine, in a copy of the package.")
     ] = False,
     root: Annotated[
         str,
@@ -63,27 +61,31 @@ def submit(
 
     import lmray.distributed  # noqa: F401 - sets Ray's environment
     from lmray.cli.show import err, out
+    from lmray.distributed.jobs import reach
+    from lmray.distributed.local_job import run_here
     from lmray.distributed.package import check_arguments, find_package
 
     if sum([bool(address), cluster is not None, local]) != 1:
         raise UsageError(
             "a job needs one place to run; give --address URL, --cluster YAML or --local"
         )
-    if stop:
-        with _jobs(address, cluster) as jobs:
+    if stop and not local:
+        with reach(address, cluster) as jobs:
             running = jobs.stop(stop)
         err.print(f"{stop}: {'asked to stop' if running else 'had ended'}", markup=False)
         return
     if not command:
         raise UsageError("there is no command to run; write it after --, as in -- lmray doctor")
     if detach and local:
-        raise UsageError("a Ray that --local starts ends with its job; leave --detach out")
+        raise UsageError("--local runs the command itself; leave --detach out")
     here = Path.cwd()
     environment = _environment(env or []) | _root(command, root, local=local)
     package = find_package(here, allow_secrets=allow_secrets)
     check_arguments(package, here, command)
     err.print(_described(package), markup=False, soft_wrap=True)
-    with _jobs(address, cluster) as jobs:
+    if local:
+        raise typer.Exit(run_here(command, package, here, environment))
+    with reach(address, cluster) as jobs:
         job = jobs.submit(command, package, here, environment)
         if detach:
             out.print(job, markup=False)
@@ -92,20 +94,9 @@ def submit(
         try:
             code = jobs.follow(job, lambda text: print(text, end="", flush=True))
         except KeyboardInterrupt:
-            if not local:
-                err.print(f"job {job} goes on; lmray submit --stop {job} ends it", markup=False)
+            err.print(f"job {job} goes on; lmray submit --stop {job} ends it", markup=False)
             raise typer.Exit(130) from None
     raise typer.Exit(code)
-
-
-@contextmanager
-def _jobs(address: str, cluster: Path | None) -> "Iterator[Jobs]":
-    """The jobs of the cluster that was named, or of one here."""
-    from lmray.distributed.jobs import local_jobs, reach
-
-    local = not address and cluster is None
-    with local_jobs() if local else reach(address, cluster) as jobs:
-        yield jobs
 
 
 def _environment(names: Sequence[str]) -> dict[str, str]:

@@ -20,14 +20,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from lmray.distributed.cluster import ray_session
 from lmray.distributed.package import Package, revision
 from lmray.errors import LmrayError, PreflightError
 
@@ -45,8 +43,6 @@ class Jobs:
     client: JobSubmissionClient
     auth_mode: str
     """Whether the cluster asks for a token: "token" or "disabled"."""
-    python: str
-    """How a command starts Python there."""
     headers: Mapping[str, str] = field(repr=False)
     """What each request carries: the token."""
 
@@ -60,7 +56,7 @@ class Jobs:
         self, command: Sequence[str], package: Package, folder: Path, environment: Mapping[str, str]
     ) -> str:
         """Sends the package, starts the command in its `folder`, returns the job's id."""
-        words = [self.python, "-m", *command] if command[0] == "lmray" else list(command)
+        words = ["python", "-m", *command] if command[0] == "lmray" else list(command)
         where = folder.resolve().relative_to(package.root)
         with tempfile.TemporaryDirectory(prefix="lmray-submit-") as scratch:
             archive = Path(scratch) / "package.zip"
@@ -152,7 +148,7 @@ def connect(address: str) -> Jobs:
     # Ray's client tells of each upload and each end of a log, at levels it sets itself.
     for name in ("dashboard_sdk", "job.sdk"):
         logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.WARNING)
-    return Jobs(JobSubmissionClient(address, headers=dict(headers)), mode, "python", headers)
+    return Jobs(JobSubmissionClient(address, headers=dict(headers)), mode, headers)
 
 
 def auth_token(address: str) -> str:
@@ -217,16 +213,6 @@ def reach(address: str, cluster_yaml: Path | None) -> Iterator[Jobs]:
         return
     with tunnel(cluster_yaml) as url:
         yield connect(url)
-
-
-@contextmanager
-def local_jobs() -> Iterator[Jobs]:
-    """The jobs of a Ray that is started here for the block."""
-    with ray_session(dashboard=True):
-        # Of the session that is there.
-        context = ray.init(ignore_reinit_error=True, logging_level=logging.ERROR)
-        jobs = connect(str(context.dashboard_url))
-        yield replace(jobs, python=shlex.quote(sys.executable))
 
 
 def _answers(address: str) -> bool:

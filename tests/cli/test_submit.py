@@ -1,4 +1,4 @@
-"""`lmray submit --local`, with and without a token; and what is refused before Ray starts."""
+"""`lmray submit --local`, and what is refused before anything starts."""
 
 import os
 import subprocess
@@ -36,15 +36,16 @@ def submit(*arguments: object, cwd: Path, code: int, **more: str) -> str:
     return done.stdout
 
 
-@pytest.mark.ray
-@pytest.mark.slow
-@pytest.mark.parametrize("mode", ["token", "disabled"])
-def test_the_same_command_works_here_with_and_without_a_token(project: Path, mode: str):
-    said = submit(
-        "--local", "--", "python", "say.py", "two words",
-        cwd=project / "sub", code=5, RAY_AUTH_MODE=mode, HOME=str(project),
-    )  # fmt: skip
-    assert "said two words" in said
+def test_the_same_command_works_here_on_what_git_tracks(project: Path):
+    (project / "sub" / "untracked").write_text("")
+    shown = "import os; print(sorted(os.listdir()), 'SECRET' in os.environ, os.environ['KEY'])"
+    here = ["--local", "--env", "KEY", "--", sys.executable]
+    asked = {"SECRET": "a", "KEY": "b"}
+    said = submit(*here, "-c", shown, cwd=project / "sub", code=0, **asked)
+    assert said.splitlines()[-1] == "['say.py'] False b"
+    assert "said two words" in submit(
+        *here, "say.py", "two words", cwd=project / "sub", code=5, **asked
+    )
 
 
 @pytest.mark.parametrize(
