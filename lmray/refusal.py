@@ -50,6 +50,7 @@ def _field(schema: Mapping[str, Any], path: Sequence[str]) -> tuple[str, Mapping
     After the key, pydantic's path goes on into the members of a union.
     """
     rule, known = schema, []
+    written, default = "", None  # of the nearest part with one: an item of a list has none
     for part in path:
         rule = _resolve(schema, rule)
         properties = rule.get("properties", {})
@@ -60,11 +61,13 @@ def _field(schema: Mapping[str, Any], path: Sequence[str]) -> tuple[str, Mapping
         else:
             break
         known.append(part)
-    key, default = ".".join(known), rule.get("default")
+        if "default" in rule:
+            written, default = ".".join(known), rule["default"]
+    key = ".".join(known)
     if isinstance(default, dict):
         name, value = next(iter(default.items()))
-        return key, rule, f"{key}: {{{name}: {value}}}"
-    return key, rule, f"{key}={str(default).lower() if isinstance(default, bool) else default}"
+        return key, rule, f"{written}: {{{name}: {value}}}"
+    return key, rule, f"{written}={str(default).lower() if isinstance(default, bool) else default}"
 
 
 def _resolve(schema: Mapping[str, Any], rule: Mapping[str, Any]) -> Mapping[str, Any]:

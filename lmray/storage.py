@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,9 +42,43 @@ def atomic_writer(path: Path | str) -> Iterator[IO[bytes]]:
     sync_directory(path.parent)
 
 
+@contextmanager
+def atomic_directory(path: Path | str) -> Iterator[Path]:
+    """Yields a hidden folder beside `path` that becomes it once the block has ended without error.
+
+    Raises PreflightError if `path` holds something by then, unless that is the same files.
+    """
+    path = Path(path).absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=ASIDE, dir=path.parent))
+    try:
+        yield aside
+        found = _digests(path)
+        if found and found != _digests(aside):
+            raise PreflightError(f"{path} holds something else; choose another folder or delete it")
+        if not found:
+            for file in aside.rglob("*"):
+                _sync(file)
+            aside.chmod(0o755)  # mkdtemp's folders are their owner's alone
+            aside.rename(path)
+            sync_directory(path.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _digests(path: Path) -> dict[str, str]:
+    """The SHA-256 of each file beneath `path`, or of `path` itself; empty where there is none."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return {str(file.relative_to(path)): sha256_file(file) for file in files}
+
+
 def sync_directory(directory: Path) -> None:
     """Makes a rename or a new entry in `directory` survive a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY)
+    _sync(directory)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -168,7 +168,7 @@ def main() -> None:
         # Who is first in a round takes turns too.
         for name in sorted(made, reverse=bool(turn % 2)):
             seconds = _seconds(lambda step=made[name][1]: [step(*batch) for batch in batches])
-            rates[name].append(arguments.steps * run.tokens_per_step / seconds)
+            rates[name].append(run.batches.tokens(arguments.steps) / seconds)
     peak = max(peaks)
     print(
         f"{arguments.preset}, {shape[0]} x {shape[1]} tokens a step, {arguments.threads} threads, "

@@ -326,6 +326,6 @@ def test_a_run_is_frozen() -> None:
 
 def test_the_budget_pays_for_whole_steps() -> None:
     run = changed("budget.tokens=100_000", "data.batch_size=8", "model.context_length=256")
-    assert (run.tokens_per_step, run.steps) == (2048, 48)
+    assert (run.batches.unit, run.steps) == (2048, 48)
     in_tokens = override(run, {"data.batch_unit": "tokens", "data.batch_size": 2048})
-    assert (in_tokens.sequences_per_step, in_tokens.tokens_per_step) == (8, 2048)
+    assert (in_tokens.sequences_per_step, in_tokens.batches.unit) == (8, 2048)

@@ -26,7 +26,7 @@ def test_a_preset_loads_by_its_name(name: str) -> None:
 def test_the_base_is_that_of_the_coursework() -> None:
     base = base_ts()
     assert (base.model.ffn_width, base.model.rope_theta) == (1344, 10_000)
-    assert (base.tokens_per_step, base.steps) == (32_768, 10_000)
+    assert (base.batches.unit, base.steps) == (32_768, 10_000)
 
 
 def test_the_openwebtext_base_differs_in_vocabulary_and_data_alone() -> None:

@@ -45,6 +45,8 @@ OTHER = {
     "data.tokens": "elsewhere",
     "data.batch_size": 64,
     "data.batch_unit": "tokens",
+    "data.batch_ramp": ({"share": 0.5, "batch_size": 64},),
+    "data.length_ramp": ({"share": 0.5, "context_length": 128},),
     "optim.name": "muon",
     "optim.lr": 2e-3,
     "optim.matrix_lr": 0.01,
@@ -67,6 +69,8 @@ OTHER = {
     "budget.seconds": 60.0,
     "evaluation.interval_tokens": 1_000_000,
     "evaluation.prefix_tokens": 4096,
+    "evaluation.prompts": ("Once upon a time", ""),
+    "evaluation.sample_tokens": 32,
     "execution.device": "cpu",
     "execution.workers": 2,
     "execution.micro_batch": 16,
@@ -74,9 +78,12 @@ OTHER = {
     "execution.threads": 1,
     "execution.checkpoint_interval_steps": 7,
     "execution.keep_checkpoints": 1,
+    "execution.keep_best": True,
+    "execution.deterministic": True,
     "execution.log_interval_steps": 1,
     "tracking.wandb": "offline",
     "tracking.project": "other",
+    "tracking.tensorboard": True,
     "seed": 1,
 }
 
@@ -90,7 +97,9 @@ def test_every_field_has_another_value_here() -> None:
 
 @pytest.mark.parametrize("key", KEYS)
 def test_the_run_id_changes_with_the_experiment_and_with_nothing_else(key: str) -> None:
-    same = key.startswith(("execution.", "tracking.")) or key in ("data.tokens", "optim.phases")
+    shown = ("evaluation.prompts", "evaluation.sample_tokens")
+    same = key.startswith(("execution.", "tracking."))
+    same = same or key in ("data.tokens", "optim.phases", *shown)
     # So many tokens are so many sequences of 256.
     beside = {"data.batch_size": 256 * 64} if key == "data.batch_unit" else {}
     other = override(Run(), {key: OTHER[key]} | beside)

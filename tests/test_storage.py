@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from lmray.errors import CorruptionError, PreflightError
 from lmray.storage import (
     append_line,
+    atomic_directory,
     atomic_writer,
     locked,
     read_json,
@@ -45,6 +46,48 @@ def test_a_written_file_replaces_the_old_one(tmp_path: Path) -> None:
 def test_others_may_read_what_is_written(tmp_path: Path) -> None:
     write_bytes(tmp_path / "file", b"text")
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
+
+
+def write_folder(path: Path, content: str) -> None:
+    with atomic_directory(path) as aside:
+        (aside / "inner").mkdir()
+        (aside / "inner" / "file").write_text(content)
+
+
+def test_a_folder_appears_whole(tmp_path: Path) -> None:
+    path = tmp_path / "outer" / "folder"
+    write_folder(path, "new")
+    assert (path / "inner" / "file").read_text() == "new"
+    assert path.stat().st_mode & 0o777 == 0o755
+    assert list(path.parent.iterdir()) == [path]
+    (tmp_path / "empty").mkdir()
+    write_folder(tmp_path / "empty", "new")
+    assert (tmp_path / "empty" / "inner" / "file").exists()
+
+
+def test_a_folder_or_file_that_is_there_stays(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    write_folder(path, "first")
+    before = path.stat().st_ino
+    write_folder(path, "first")
+    assert path.stat().st_ino == before
+    (tmp_path / "file").write_text("mine")
+    for taken in (path, tmp_path / "file"):
+        with pytest.raises(PreflightError, match="holds something else; choose another folder"):
+            write_folder(taken, "other")
+    assert (path / "inner" / "file").read_text() == "first"
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "file", path]
+
+
+def test_a_failing_block_leaves_no_folder(tmp_path: Path) -> None:
+    def fail() -> None:
+        with atomic_directory(tmp_path / "folder") as aside:
+            (aside / "file").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])

@@ -1,7 +1,13 @@
 """What a model costs, from its configuration alone: parameters, FLOPs, memory, time, money."""
 
 from lmray.accounting.devices import DType, Estimate, estimate, mfu, peak_flops
-from lmray.accounting.flops import forward_flops, optimizer_flops, six_n_d, training_flops
+from lmray.accounting.flops import (
+    forward_flops,
+    optimizer_flops,
+    six_n_d,
+    step_flops,
+    training_flops,
+)
 from lmray.accounting.gpt2 import (
     SHAPES,
     TRAINING_BATCH,
@@ -31,6 +37,7 @@ __all__ = [
     "parameters",
     "peak_flops",
     "six_n_d",
+    "step_flops",
     "training_flops",
     "training_memory",
     "variants",

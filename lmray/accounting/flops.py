@@ -5,7 +5,7 @@ Only matrix products are counted, as torch.utils.flop_counter does: an m x k by 
 """
 
 from lmray.accounting.parameters import ffn_matrices, kv_width, num_parameters
-from lmray.config import Model
+from lmray.config import BatchShape, Model
 
 ADAMW_FLOPS = 14
 """AdamW's operations on a parameter in a step: 1 for the decay, 3 for the mean, 4 for the mean of
@@ -25,10 +25,15 @@ def forward_flops(model: Model, tokens: int) -> dict[str, int]:
     }
 
 
+def step_flops(model: Model, batch: BatchShape) -> int:
+    """Operations of training on one batch: forward, and twice that backward."""
+    return batch.sequences * 3 * sum(forward_flops(model, batch.length).values())
+
+
 def training_flops(model: Model, tokens: int) -> int:
-    """Operations of training on `tokens`, in whole windows: forward, and twice that backward."""
-    window = sum(forward_flops(model, model.context_length).values())
-    return 3 * window * tokens // model.context_length
+    """Operations of training on `tokens`, in whole windows of the model's context length."""
+    window = step_flops(model, BatchShape(1, model.context_length))
+    return window * tokens // model.context_length
 
 
 def six_n_d(num_parameters: int, tokens: int) -> int:

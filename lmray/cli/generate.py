@@ -1,11 +1,11 @@
-"""`lmray generate`: text from a run's newest checkpoint."""
+"""`lmray generate`: text from a run's checkpoint."""
 
 import sys
 from typing import Annotated
 
 import typer
 
-from lmray.cli.options import DEFAULT_ROOT, Json, Root, find_run
+from lmray.cli.options import DEFAULT_ROOT, Checkpoint, Json, Root, find_run
 from lmray.errors import UsageError
 
 
@@ -39,6 +39,7 @@ def generate_text(
             show_default=False,
         ),
     ] = None,
+    checkpoint: Checkpoint = "latest",
     root: Root = DEFAULT_ROOT,
     json: Json = False,
 ) -> None:
@@ -46,12 +47,13 @@ def generate_text(
     if stream and (json or samples > 1):
         other = "--json" if json else f"--samples={samples}"
         raise UsageError(f"--stream prints one text as it comes and not {other}; drop one of them")
-    from lmray.cli.show import result
+    from lmray.cli.show import err, result
+    from lmray.experiments.samples import diversity
     from lmray.experiments.trained import continue_text, load_trained, stream_text
     from lmray.generation import Sampling
 
     sampling = Sampling(temperature, top_p, top_k, min_p)
-    trained = load_trained(find_run(run, root))
+    trained = load_trained(find_run(run, root), checkpoint)
     alone = samples == 1 and not json
     if alone and (sys.stdout.isatty() if stream is None else stream):
         print(prompt, end="", flush=True)
@@ -69,12 +71,17 @@ def generate_text(
         seed=seed,
         samples=samples,
     )
+    measured = diversity([written.ids for written in found])
     facts = {
         "run": str(trained.directory.path),
         "prompt": prompt,
         "samples": [
-            {"seed": seed + index, "text": text, "new_tokens": tokens}
-            for index, (text, tokens) in enumerate(found)
+            {"seed": seed + index, "text": written.text, "new_tokens": len(written.ids)}
+            for index, written in enumerate(found)
         ],
+        "diversity": measured,
     }
-    result(facts, "\n\n".join(prompt + text for text, _ in found), as_json=json)
+    result(facts, "\n\n".join(prompt + written.text for written in found), as_json=json)
+    if samples > 1 and not json:
+        shares = (f"{key.replace('_', '-')} {measured[key] or 0:.3f}" for key in list(measured)[1:])
+        err.print(f"{samples} texts: {', '.join(shares)}", markup=False)

@@ -16,6 +16,7 @@ from lmray.cli import (
     doctor,
     evaluate,
     generate,
+    model_formats,
     quickstart,
     submit,
     sweep,
@@ -39,6 +40,7 @@ app.add_typer(data.app, name="data")
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate_run)
 app.command("generate")(generate.generate_text)
+model_formats.register(app)
 app.add_typer(sweep.app, name="sweep")
 app.command("submit", context_settings={"allow_interspersed_args": False})(submit.submit)
 app.add_typer(cluster.app, name="cluster")

@@ -30,6 +30,10 @@ Address = Annotated[
     typer.Option(envvar="RAY_ADDRESS", help="Ray cluster to join; without one, Ray starts here."),
 ]
 
+Checkpoint = Annotated[
+    str, typer.Option(help="latest, best (if the run has execution.keep_best=true), or a step.")
+]
+
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
@@ -51,8 +55,9 @@ def find_run(given: str, root: Path) -> "RunDirectory":
     """
     from lmray.experiments.run_directory import RunDirectory
 
-    if (Path(given) / "run.json").exists():
-        return RunDirectory(given)
+    for path in (Path(given), root / "runs" / given):
+        if (path / "run.json").exists():
+            return RunDirectory(path)
     found = sorted(root.glob(f"runs/{given}*/run.json"))
     if len(found) == 1:
         return RunDirectory(found[0].parent)

@@ -33,9 +33,9 @@ def quickstart(
     from lmray.config import parse_assignments
     from lmray.experiments.report import answer
     from lmray.experiments.run_directory import RunDirectory
+    from lmray.experiments.samples import SAMPLING
     from lmray.experiments.space import load_space
     from lmray.experiments.trained import continue_text, load_trained
-    from lmray.generation import Sampling
     from lmray.machine import total_memory
     from lmray.tokenizer.build import Recipe
 
@@ -61,9 +61,8 @@ def quickstart(
     if sweep.best is not None:
         trained = load_trained(RunDirectory(root / "runs" / sweep.best.trial.id))
         prompt = PROMPTS.get(prepared.name, "")
-        sampling = Sampling(temperature=0.8, top_p=0.95)
-        ((text, _),) = continue_text(trained, prompt, max_new_tokens=100, sampling=sampling, seed=0)
+        (written,) = continue_text(trained, prompt, max_new_tokens=100, sampling=SAMPLING, seed=0)
         out.print("\n[bold]the best model writes:[/bold]")
-        out.print(prompt + text, markup=False)
+        print(prompt + written.text)
     out.print(f"\n{answer(sweep)}\nreport: {report}", markup=False)
     leave(sweep)

@@ -1,5 +1,6 @@
 """Frozen, validated configuration: sections, dotted overrides, the run id."""
 
+from lmray.config.batch_schedule import BatchSchedule, BatchShape
 from lmray.config.model import Architecture, Model
 from lmray.config.run import (
     KEYS,
@@ -13,16 +14,30 @@ from lmray.config.run import (
     run_id,
 )
 from lmray.config.section import Section
-from lmray.config.sections import Budget, Data, Evaluation, Execution, Optim, Phase, Tracking
+from lmray.config.sections import (
+    BatchPhase,
+    Budget,
+    Data,
+    Evaluation,
+    Execution,
+    LengthPhase,
+    Optim,
+    Phase,
+    Tracking,
+)
 
 __all__ = [
     "KEYS",
     "NUMERICS",
     "Architecture",
+    "BatchPhase",
+    "BatchSchedule",
+    "BatchShape",
     "Budget",
     "Data",
     "Evaluation",
     "Execution",
+    "LengthPhase",
     "Model",
     "Optim",
     "Phase",

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from lmray.config.batch_schedule import BatchSchedule, BatchShape, batch_schedule
 from lmray.config.model import Model
 from lmray.config.section import Section, integral
 from lmray.config.sections import Budget, Data, Evaluation, Execution, Optim, Tracking
@@ -31,6 +32,9 @@ _LATER = frozenset(
 )
 """Keys younger than the first run ids; they enter an id where they are not at their default."""
 
+_SHOWN = {"prompts", "sample_tokens"}
+"""Keys of the evaluation that change what is shown of a run and nothing of its curve."""
+
 
 class Run(Section):
     """One training with one seed."""
@@ -47,55 +51,90 @@ class Run(Section):
 
     @property
     def sequences_per_step(self) -> int:
-        """Training sequences in one optimizer step, over all workers."""
+        """Training sequences in one optimizer step at full size, over all workers."""
         per_sequence = self.model.context_length if self.data.batch_unit == "tokens" else 1
         return self.data.batch_size // per_sequence
 
     @property
-    def tokens_per_step(self) -> int:
-        """Training tokens in one optimizer step, over all workers."""
-        return self.sequences_per_step * self.model.context_length
+    def batches(self) -> BatchSchedule:
+        """How large the batch of each step is, to the end of budget.tokens."""
+        return batch_schedule(self.data, self.model.context_length, self.budget.tokens)
 
     @property
     def steps(self) -> int:
         """Optimizer steps that budget.tokens and budget.steps pay for."""
-        by_tokens = self.budget.tokens // self.tokens_per_step
+        by_tokens = self.batches.steps
         return by_tokens if self.budget.steps == "none" else min(by_tokens, self.budget.steps)
+
+    @property
+    def training_tokens(self) -> int:
+        """Training tokens of these steps."""
+        return self.batches.tokens(self.steps)
 
     @model_validator(mode="after")
     def _budget_pays(self) -> "Run":
-        if self.data.batch_unit == "tokens" and self.data.batch_size % self.model.context_length:
-            raise ValueError(
-                f"data.batch_size={self.data.batch_size} tokens is not divisible by "
-                f"model.context_length={self.model.context_length}; make it a multiple of that"
-            )
+        batches = self.batches
+        full = BatchShape(self.sequences_per_step, self.model.context_length)
         if self.steps < 1:
             raise ValueError(
                 f"budget.tokens={self.budget.tokens} has no room for one step of data.batch_size="
-                f"{self.sequences_per_step} x model.context_length={self.model.context_length} = "
-                f"{self.tokens_per_step} tokens; raise the budget or lower the batch"
+                f"{full.sequences} x model.context_length={full.length} = {full.tokens} tokens; "
+                f"raise the budget or lower the batch"
             )
-        if self.sequences_per_step % self.execution.workers:
+        last = batches.stages[-1]
+        if last.shape != full or self.steps <= last.step:
             raise ValueError(
-                f"data.batch_size={self.sequences_per_step} is not divisible by execution.workers="
-                f"{self.execution.workers}; choose a number of workers that divides the batch"
+                f"the budget ends after {self.steps} steps, before the full batch that follows the "
+                f"ramps of data; their shares are of budget.tokens={self.budget.tokens}: lower "
+                f"them, or set budget.tokens to what the run will train on"
             )
-        if self.evaluation.prefix_tokens < self.model.context_length:
+        for stage in batches.stages:
+            if stage.shape.sequences % self.execution.workers:
+                raise ValueError(
+                    f"data.batch_size={stage.shape.sequences} is not divisible by "
+                    f"execution.workers={self.execution.workers}; choose a number of workers that "
+                    f"divides the batch"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _windows_fit(self) -> "Run":
+        context = self.model.context_length
+        for phase in self.data.length_ramp:
+            if phase.context_length > context:
+                raise ValueError(
+                    f"data.length_ramp has context_length={phase.context_length} and "
+                    f"model.context_length={context} is the longest; lower the one or raise the "
+                    f"other"
+                )
+        if self.evaluation.prefix_tokens < context:
             raise ValueError(
                 f"evaluation.prefix_tokens={self.evaluation.prefix_tokens} is shorter than one "
-                f"window of model.context_length={self.model.context_length}; raise it to that"
+                f"window of model.context_length={context}; raise it to that"
             )
         return self
 
     def experiment(self) -> dict[str, Any]:
         """What determines the curve, as plain values; the batch is in sequences.
 
-        Execution, tracking and the place of the data are no part of it. A key that came later than
+        Ramps are the stages that come of them, as (first step, sequences, length).
+
+        Execution, tracking, samples and the place of the data are no part of it. A key later than
         the first run ids is left out at its default, so that what was run before keeps its id.
         """
-        exclude = {"model", "execution", "tracking", "data"}
-        values = self.model_dump(exclude=exclude)
-        values["data"] = {"batch_size": self.sequences_per_step}
+        values = self.model_dump(
+            exclude={
+                "model": True,
+                "execution": True,
+                "tracking": True,
+                "data": True,
+                "evaluation": _SHOWN,
+            }
+        )
+        data: dict[str, Any] = {"batch_size": self.sequences_per_step}
+        if len(stages := self.batches.stages) > 1:
+            data["ramp"] = [[s.step, s.shape.sequences, s.shape.length] for s in stages]
+        values["data"] = data
         for key in _LATER:
             section, _, field = key.partition(".")
             if values[section][field] == _DEFAULTS[key]:

@@ -7,11 +7,33 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from lmray.config.section import Count, Section
+from lmray.config.section import Count, Section, integral
 
 
 def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+_ROUNDING = 1e-6
+"""What the shares of phases, written as decimals, may miss one by."""
+
+
+class BatchPhase(Section):
+    """A part of the budget with a batch of its own."""
+
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Fraction of budget.tokens."""
+    batch_size: Count = 32
+    """In data.batch_unit."""
+
+
+class LengthPhase(Section):
+    """A part of the budget with shorter sequences."""
+
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Fraction of budget.tokens."""
+    context_length: Count = 64
+    """Tokens of each sequence, at most model.context_length."""
 
 
 class Data(Section):
@@ -22,11 +44,24 @@ class Data(Section):
     batch_size: Count = 128
     """Sequences in one optimizer step, over all workers; or tokens, as batch_unit says."""
     batch_unit: Literal["sequences", "tokens"] = "sequences"
-    """What batch_size counts; so many tokens are whole sequences of model.context_length."""
+    """What batch_size counts; so many tokens are whole sequences, of whatever length."""
+    batch_ramp: Annotated[tuple[BatchPhase, ...], BeforeValidator(_tuple)] = ()
+    """Phases before the batch has batch_size, which all the rest of the budget has; a phase begins
+    with the first step before which the shares of earlier ones are spent."""
+    length_ramp: Annotated[tuple[LengthPhase, ...], BeforeValidator(_tuple)] = ()
+    """Phases before sequences have model.context_length, as in batch_ramp. With batch_unit=tokens a
+    step has more of the shorter ones."""
 
-
-_ROUNDING = 1e-6
-"""What the shares of phases, written as decimals, may miss one by."""
+    @model_validator(mode="after")
+    def _ramps_end(self) -> "Data":
+        for key, phases in (("batch_ramp", self.batch_ramp), ("length_ramp", self.length_ramp)):
+            total = sum(phase.share for phase in phases)
+            if total > 1 - _ROUNDING:
+                raise ValueError(
+                    f"the shares of data.{key} make {total:g} and leave nothing to train at full "
+                    f"size; make them less than 1 together"
+                )
+        return self
 
 
 class Phase(Section):
@@ -113,6 +148,9 @@ class Budget(Section):
     """Wall time over all lives of the run, with evaluations, the last one too, and checkpoints."""
 
 
+_MOST_PROMPTS = 16
+
+
 class Evaluation(Section):
     """When validation loss is measured, and on what."""
 
@@ -120,6 +158,21 @@ class Evaluation(Section):
     """Training tokens between evaluations on the prefix; the whole split is read at the end."""
     prefix_tokens: Count = 262_144
     """Validation tokens of the fixed prefix, the first windows of the split."""
+    prompts: Annotated[tuple[str, ...], BeforeValidator(_tuple)] = ("",)
+    """Texts that the model writes on from at each evaluation, into samples.jsonl; an empty one
+    begins a document. No part of the run id, for they change nothing of the curve."""
+    sample_tokens: Annotated[int, Field(ge=1, le=1024), BeforeValidator(integral)] = 64
+    """Tokens written after each prompt at most, all prompts at once; no part of the run id."""
+
+    @model_validator(mode="after")
+    def _samples_are_few(self) -> "Evaluation":
+        if len(self.prompts) > _MOST_PROMPTS:
+            raise ValueError(
+                f"evaluation.prompts holds {len(self.prompts)} texts and training waits for what "
+                f"is written after them; keep at most {_MOST_PROMPTS}, and draw more samples with "
+                f"`lmray generate`"
+            )
+        return self
 
 
 class Execution(Section):
@@ -140,8 +193,23 @@ class Execution(Section):
     """Optimizer steps between checkpoints."""
     keep_checkpoints: Count = 2
     """Newest checkpoints kept; the one of the final step is among them."""
+    keep_best: bool = False
+    """Keep the checkpoint of the lowest validation loss on the prefix too: one is written after
+    each evaluation that finds a lower one."""
+    deterministic: bool = False
+    """Only algorithms that give the same bits every time, on a GPU too, where they are slower. A
+    CPU's give them anyway."""
     log_interval_steps: Count = 10
     """Optimizer steps between training records."""
+
+    @model_validator(mode="after")
+    def _kernels_are_fixed(self) -> "Execution":
+        if self.deterministic and self.compile == "max-autotune":
+            raise ValueError(
+                "execution.compile=max-autotune chooses kernels by their speed, in another process "
+                "others, which execution.deterministic=true forbids; set execution.compile=default"
+            )
+        return self
 
 
 class Tracking(Section):
@@ -151,3 +219,5 @@ class Tracking(Section):
     """Weights & Biases; offline writes its files beneath the run directory."""
     project: str = "lmray"
     """Weights & Biases project."""
+    tensorboard: bool = False
+    """TensorBoard's files, in tensorboard/ beneath the run directory; needs lmray[tensorboard]."""

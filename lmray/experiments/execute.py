@@ -12,7 +12,8 @@ import torch.distributed as dist
 from lmray.config import NUMERICS, Run, run_id
 from lmray.dataset import Splits
 from lmray.experiments.run_directory import FINAL, MetricsWriter, RunDirectory, Status
-from lmray.experiments.tracking import Tracker
+from lmray.experiments.samples import sampler
+from lmray.experiments.tracking import check_tracking, open_trackers
 from lmray.training.loop import Record, Report, check_data, never, train
 
 
@@ -27,12 +28,13 @@ def execute(
 ) -> RunDirectory:
     """Trains `run` in runs/<run_id>/ and leaves its status there; a done run is not run twice.
 
-    `report` receives each record after it is on disk. If it raises SystemExit, as Ray Tune does in
-    a trial it stops, the run's status is stopped. `group` is the sweep's name for Weights & Biases.
+    `report` receives each record after it is on disk, but for samples, which are there alone. If it
+    raises SystemExit, as Ray Tune does in a trial it stops, the run's status is stopped. `group` is
+    the sweep's name for Weights & Biases.
     Under torch.distributed each worker calls this and rank 0 writes.
 
-    Raises PreflightError if another process trains the run or its data does not fit; any error of
-    the training itself after writing it down as failed or out_of_memory.
+    Raises PreflightError if another process trains the run, its data does not fit or its tracking
+    cannot begin; any error of the training itself after writing it down as failed or out_of_memory.
     """
     check_data(run, splits)
     identifier = run_id(run, splits.digest)
@@ -46,20 +48,28 @@ def execute(
     if dist.is_initialized() and dist.get_rank() > 0:
         go(report=report)
         return directory
+    sample = sampler(run.evaluation, splits.tokenizer)
+    check_tracking(run)
     with directory.locked():
         directory.begin(run, identifier, {"digest": splits.digest, "path": str(splits.directory)})
         metrics = MetricsWriter(directory.path / "metrics.jsonl")
-        tracked = run.tracking.wandb != "off"
-        trackers = [Tracker(run, identifier, directory.path, group=group)] if tracked else []
+        samples = MetricsWriter(directory.path / "samples.jsonl")
+        trackers = open_trackers(run, identifier, directory.path, group=group)
 
         def report_all(record: Record) -> None:
-            for receive in (metrics, *trackers, report):
-                receive(record)
+            if record["kind"] == "start":
+                facts = {key: record[key] for key in ("parameters", "compile_s", "device")}
+                directory.note({"began_at_step": record["step"], **facts})
+            if record["kind"] in ("start", "sample"):
+                samples(record)
+            if record["kind"] != "sample":
+                for receive in (metrics, *trackers, report):
+                    receive(record)
 
         status: Status = "failed"
         facts: dict[str, Any] = {}
         try:
-            outcome = go(report=report_all)
+            outcome = go(report=report_all, sample=sample)
             status = outcome.status
             facts = {key: value for key, value in asdict(outcome).items() if key != "status"}
         except SystemExit:
@@ -73,6 +83,7 @@ def execute(
             raise
         finally:
             metrics.close()
+            samples.close()
             directory.finish(status, facts)
             for tracker in trackers:
                 tracker.close(status)

@@ -1,4 +1,5 @@
-"""runs/<run_id>/: run.json says what a run is and how it stands, metrics.jsonl what it measured."""
+"""runs/<run_id>/: run.json says what a run is and how it stands, metrics.jsonl what it measured,
+samples.jsonl what it wrote at each evaluation."""
 
 import os
 import time
@@ -14,9 +15,17 @@ from lmray.storage import canonical_json, locked, read_json, read_lines, write_b
 FORMAT_VERSION = 1
 
 Status = Literal[
-    "absent", "running", "done", "stopped", "diverged", "out_of_memory", "preempted", "failed"
+    "absent",
+    "running",
+    "done",
+    "stopped",
+    "diverged",
+    "out_of_memory",
+    "preempted",
+    "failed",
+    "imported",
 ]
-"""How a run stands; absent before its first life."""
+"""How a run stands; absent before its first life, imported without any."""
 
 FINAL: tuple[Status, ...] = ("done", "diverged")
 """Statuses that training again would only repeat."""
@@ -73,6 +82,24 @@ class RunDirectory:
         }
         write_json(self.path / "run.json", facts)
 
+    def note(self, facts: dict[str, Any]) -> None:
+        """Adds facts to this life of the run."""
+        known = self.facts
+        known["lives"][-1] |= facts
+        write_json(self.path / "run.json", known)
+
+    def adopt(self, run: Run, run_id: str, source: dict[str, Any]) -> None:
+        """Writes run.json with status imported; `source` says where the model came from."""
+        facts = {
+            "format_version": FORMAT_VERSION,
+            "run_id": run_id,
+            "status": "imported",
+            "config": run.model_dump(),
+            "source": source,
+            "lives": [{"started": _now(), **provenance()}],
+        }
+        write_json(self.path / "run.json", facts)
+
     def finish(self, status: Status, facts: dict[str, Any]) -> None:
         """Writes how this life of the run ended."""
         known = self.facts
@@ -88,7 +115,7 @@ class RunDirectory:
 
 
 class MetricsWriter:
-    """The `report` callable that writes metrics.jsonl.
+    """The `report` callable that writes metrics.jsonl, and another one samples.jsonl.
 
     A "start" record is not written: it cuts off what an earlier life recorded beyond the step that
     this one starts from, so that the file is that of a run that was never interrupted.

@@ -13,6 +13,7 @@ from lmray.experiments.space import Space, Trial
 from lmray.experiments.sweep_directory import read_space
 
 _MEASURED = ("loss", "bits_per_byte", "perplexity", "tokens", "seconds")
+_INTERVAL = ("loss_low", "loss_high")
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Row:
     measured: dict[str, Any]
     """loss (nats/token), bits_per_byte, perplexity, tokens (trained), seconds; perhaps not all.
 
-    A done trial's are of the whole validation split, a stopped one's of the prefix at its rung.
+    A done trial's are of the whole validation split, with loss_low and loss_high where its run has
+    an interval over documents; a stopped one's of the prefix at its rung.
     """
     curve: list[dict[str, Any]]
     """Its validation records on the prefix."""
@@ -54,7 +56,7 @@ class Sweep:
     @property
     def budget_tokens(self) -> int:
         """Tokens all trials would have trained without early stopping."""
-        return sum(row.trial.run.steps * row.trial.run.tokens_per_step for row in self.rows)
+        return sum(row.trial.run.training_tokens for row in self.rows)
 
     @property
     def trained_tokens(self) -> int:
@@ -82,6 +84,9 @@ def read_sweep(directory: Path, runs: Path) -> Sweep:
         facts = ended.get(trial.id, {})
         measured = {key: facts[key] for key in _MEASURED if facts.get(key) is not None}
         records = RunDirectory(runs / trial.id).records("validation")
+        for record in records:
+            if kind == "done" and record["scope"] == "all":
+                measured |= {k: record[k] for k in _INTERVAL if record.get(k) is not None}
         # A worker that Ray stopped may be a report ahead; the ledger says where its trial ended.
         horizon = facts.get("tokens", float("inf"))
         curve = [r for r in records if r["scope"] == "prefix" and r["tokens"] <= horizon]

@@ -1,4 +1,4 @@
-"""A run's newest model, ready to evaluate or to generate with."""
+"""A run's model at one of its checkpoints, ready to evaluate or to generate with."""
 
 import codecs
 import logging
@@ -12,8 +12,10 @@ from lmray.config import Run
 from lmray.dataset import Splits, open_splits
 from lmray.errors import CorruptionError, PreflightError
 from lmray.experiments.run_directory import RunDirectory
-from lmray.generation import Sampling, generate_batch, stream
+from lmray.experiments.samples import Continuation, prompt_ids, write_on
+from lmray.generation import Sampling, stream
 from lmray.model import TransformerLM
+from lmray.tokenizer import Tokenizer, load_tokenizer
 from lmray.training import checkpoint
 from lmray.training.device import resolve_device
 
@@ -26,37 +28,32 @@ class Trained:
 
     directory: RunDirectory
     run: Run
-    splits: Splits
+    tokenizer: Tokenizer
     model: TransformerLM
     device: torch.device
     step: int
     """Optimizer steps the weights have seen."""
 
 
-def load_trained(directory: RunDirectory) -> Trained:
-    """Loads the newest whole checkpoint of a run and opens the data it was trained on.
+def load_trained(directory: RunDirectory, which: str = "latest") -> Trained:
+    """Loads a checkpoint of a run and its tokenizer.
 
-    Raises PreflightError if it has no checkpoint or its dataset has changed, CorruptionError if
-    every checkpoint is damaged.
+    `which` is latest (the newest that is whole), best (of execution.keep_best) or a step.
+
+    Raises PreflightError if there is no such checkpoint or the dataset has changed, CorruptionError
+    if the checkpoint, or every one of the latest, is damaged.
     """
     run = directory.config
-    splits = open_splits(directory.facts["data"]["path"])
-    if splits.digest != directory.facts["data"]["digest"]:
-        raise PreflightError(
-            f"{splits.directory} is not the data that {directory.path} was trained on (digest "
-            f"{splits.digest[:12]}, not {directory.facts['data']['digest'][:12]}); build it again"
-        )
-    found = checkpoint.newest_first(directory.checkpoints)
-    if not found:
-        raise PreflightError(
-            f"{directory.path} has no checkpoint yet; let it train to its first one"
-        )
+    imported = directory.status == "imported"
+    path = directory.path / "tokenizer.json"
+    tokenizer = load_tokenizer(path) if imported else open_data(directory).tokenizer
+    found = checkpoint.select(directory.checkpoints, which)
     device = resolve_device(run.execution.device)
     model = TransformerLM.from_config(run.model).to(device).eval()
 
     def with_weights(path: Path) -> Trained:
-        step = checkpoint.load_weights(path, model).step
-        return Trained(directory, run, splits, model, device, step)
+        reached = checkpoint.load_weights(path, model).step
+        return Trained(directory, run, tokenizer, model, device, reached)
 
     for path in found[:-1]:
         try:
@@ -64,6 +61,24 @@ def load_trained(directory: RunDirectory) -> Trained:
         except CorruptionError as error:
             logger.warning("passing over a checkpoint: %s", error)
     return with_weights(found[-1])
+
+
+def open_data(directory: RunDirectory) -> Splits:
+    """Opens the data that a run was trained on.
+
+    Raises PreflightError if it has changed, or if the run was imported and has none.
+    """
+    if directory.status == "imported":
+        raise PreflightError(
+            f"{directory.path} was imported and has no data of its own; name some with --tokens"
+        )
+    splits = open_splits(directory.facts["data"]["path"])
+    if splits.digest != directory.facts["data"]["digest"]:
+        raise PreflightError(
+            f"{splits.directory} is not the data that {directory.path} was trained on (digest "
+            f"{splits.digest[:12]}, not {directory.facts['data']['digest'][:12]}); build it again"
+        )
+    return splits
 
 
 def continue_text(
@@ -74,33 +89,28 @@ def continue_text(
     sampling: Sampling,
     seed: int,
     samples: int = 1,
-) -> list[tuple[str, int]]:
-    """The texts a model goes on with after `prompt`, and their lengths in tokens.
+) -> list[Continuation]:
+    """The texts a model goes on with after `prompt`; an empty one begins a document.
 
-    An empty prompt begins a document. The i-th of several `samples` has the seed `seed` + i.
+    The i-th of several `samples` has the seed `seed` + i.
     """
-    tokenizer = trained.splits.tokenizer
-    prompts = [_prompt_ids(trained, prompt)] * samples
-    stop = (tokenizer.end_of_text,)
-    found = generate_batch(
-        trained.model, prompts, max_new_tokens, sampling, stop_tokens=stop, seed=seed
+    return write_on(
+        trained.model,
+        trained.tokenizer,
+        [prompt] * samples,
+        max_new_tokens=max_new_tokens,
+        sampling=sampling,
+        seed=seed,
     )
-    return [(tokenizer.decode(ids), len(ids)) for ids in found]
 
 
 def stream_text(
     trained: Trained, prompt: str, *, max_new_tokens: int, sampling: Sampling, seed: int
 ) -> Iterator[str]:
     """The first text of `continue_text` in pieces, each as soon as its characters are whole."""
-    tokenizer = trained.splits.tokenizer
-    ids, stop = _prompt_ids(trained, prompt), (tokenizer.end_of_text,)
+    tokenizer = trained.tokenizer
+    ids, stop = prompt_ids(tokenizer, prompt), (tokenizer.end_of_text,)
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     for token in stream(trained.model, ids, max_new_tokens, sampling, stop_tokens=stop, seed=seed):
         yield decoder.decode(tokenizer.decode_bytes([token]))
     yield decoder.decode(b"", final=True)
-
-
-def _prompt_ids(trained: Trained, prompt: str) -> list[int]:
-    # A document begins after the separator of the one before.
-    tokenizer = trained.splits.tokenizer
-    return tokenizer.encode(prompt) if prompt else [tokenizer.end_of_text]

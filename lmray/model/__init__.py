@@ -6,6 +6,7 @@ from lmray.model.attention import (
     scaled_dot_product_attention,
     softmax,
 )
+from lmray.model.attention_logits import max_attention_logits
 from lmray.model.feedforward import FeedForward, SwiGLU, gelu, relu2, silu
 from lmray.model.layers import Embedding, Linear, RMSNorm
 from lmray.model.loss import cross_entropy
@@ -25,6 +26,7 @@ __all__ = [
     "TransformerLM",
     "cross_entropy",
     "gelu",
+    "max_attention_logits",
     "relu2",
     "scaled_dot_product_attention",
     "silu",

@@ -132,20 +132,27 @@ class MultiHeadSelfAttention(nn.Module):
         """
         if token_positions is None:
             token_positions = torch.arange(x.shape[-2], device=x.device)
-        # One product instead of three: joining the matrices costs T times less than multiplying.
-        matrices: list[Tensor] = [self.q_proj.weight, self.k_proj.weight, self.v_proj.weight]
-        joined = x @ torch.cat(matrices).T
-        q, k, v = (self._heads(part) for part in joined.split([len(m) for m in matrices], -1))
+        q, k, v = self.queries_keys_values(x, token_positions)
         if embedded_values is not None:
             v = v + self.value_gate * self._heads(embedded_values)
-        q, k = self.q_norm(q), self.k_norm(k)
-        if self.rope is not None:
-            positions = token_positions.unsqueeze(-2)  # the same in every head
-            q, k = self.rope(q, positions), self.rope(k, positions)
         mask = None
         if cache is not None:
             k, v, mask = cache.extend(k, v, token_positions.expand(x.shape[:-1]))
         return self.output_proj(self._attend(q, k, v, mask).transpose(-3, -2).flatten(-2))
+
+    def queries_keys_values(
+        self, x: Float[Tensor, "... T D"], token_positions: Int[Tensor, "... T"]
+    ) -> tuple[Float[Tensor, "... H T K"], Float[Tensor, "... G T K"], Float[Tensor, "... G T K"]]:
+        """Queries and keys as they are compared, normalised and rotated, and projected values."""
+        # One product instead of three: joining the matrices costs T times less than multiplying.
+        matrices: list[Tensor] = [self.q_proj.weight, self.k_proj.weight, self.v_proj.weight]
+        joined = x @ torch.cat(matrices).T
+        q, k, v = (self._heads(part) for part in joined.split([len(m) for m in matrices], -1))
+        q, k = self.q_norm(q), self.k_norm(k)
+        if self.rope is not None:
+            positions = token_positions.unsqueeze(-2)  # the same in every head
+            q, k = self.rope(q, positions), self.rope(k, positions)
+        return q, k, v
 
     def _heads(self, x: Float[Tensor, "... T E"]) -> Float[Tensor, "... N T K"]:
         return x.unflatten(-1, (-1, self.width)).transpose(-3, -2)

@@ -10,10 +10,13 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from lmray.dataset import BatchSampler
+from lmray.dataset import BatchSampler, TokenDataset
 
 Batch = tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]
 """Inputs and targets."""
+
+Samplers = Callable[[int], BatchSampler]
+"""The sampler of a step; all of them are of one dataset."""
 
 _SHARE_OF_MEMORY = 0.25
 """Free memory of a GPU that tokens may take."""
@@ -23,7 +26,7 @@ _PIECE = 1 << 24
 
 
 def batches(
-    sampler: BatchSampler, device: torch.device, rank: int, world: int
+    samplers: Samplers, device: torch.device, rank: int, world: int
 ) -> Callable[[int], Batch]:
     """A function from the step to this rank's part of its batch, on `device`.
 
@@ -31,59 +34,62 @@ def batches(
     next batch is read while one is computed.
     """
     if device.type == "cpu":
-        return lambda step: _read(sampler, step, rank, world)
-    size = len(sampler.dataset) * _bytes_per_token(sampler)
+        return lambda step: _read(samplers, step, rank, world)
+    dataset = samplers(0).dataset
+    size = len(dataset) * _bytes_per_token(dataset)
     if size <= _SHARE_OF_MEMORY * torch.cuda.mem_get_info(device)[0]:
-        return ResidentBatches(sampler, device, rank, world)
-    return PrefetchedBatches(sampler, device, rank, world)
+        return ResidentBatches(samplers, device, rank, world)
+    return PrefetchedBatches(samplers, device, rank, world)
 
 
-def _read(sampler: BatchSampler, step: int, rank: int, world: int) -> Batch:
-    inputs, targets = sampler.batch(step, rank, world)
+def _read(samplers: Samplers, step: int, rank: int, world: int) -> Batch:
+    inputs, targets = samplers(step).batch(step, rank, world)
     return torch.from_numpy(inputs), torch.from_numpy(targets)
 
 
-def _bytes_per_token(sampler: BatchSampler) -> int:
-    return 2 if sampler.dataset.manifest.dtype == "uint16" else 4
+def _bytes_per_token(dataset: TokenDataset) -> int:
+    return 2 if dataset.manifest.dtype == "uint16" else 4
 
 
 class ResidentBatches:
     """All tokens on the device, two bytes each where they fit; windows are gathered there."""
 
-    def __init__(self, sampler: BatchSampler, device: torch.device, rank: int, world: int) -> None:
+    def __init__(self, samplers: Samplers, device: torch.device, rank: int, world: int) -> None:
         """Copies the whole split."""
-        self._sampler, self._rank, self._world = sampler, rank, world
+        self._samplers, self._rank, self._world = samplers, rank, world
+        dataset = samplers(0).dataset
         # torch has no arithmetic on unsigned integers: their bits, as signed ones.
-        signed = torch.int16 if _bytes_per_token(sampler) == 2 else torch.int32
+        signed = torch.int16 if _bytes_per_token(dataset) == 2 else torch.int32
         self._mask = 0xFFFF if signed == torch.int16 else 0xFFFFFFFF
-        length = len(sampler.dataset)
+        length = len(dataset)
         self._tokens = torch.empty(length, dtype=signed, device=device)
         for start in range(0, length, _PIECE):
-            piece = sampler.dataset.read(start, min(start + _PIECE, length))
+            piece = dataset.read(start, min(start + _PIECE, length))
             self._tokens[start : start + len(piece)] = torch.from_numpy(piece).to(signed)
-        self._offsets = torch.arange(sampler.context_length + 1, device=device)
 
     def __call__(self, step: int) -> Batch:
         """Gathers one batch; only the windows' positions cross over."""
-        share = self._sampler.batch_size // self._world
-        starts = self._sampler.starts(step)[self._rank * share : (self._rank + 1) * share]
+        sampler = self._samplers(step)
+        share = sampler.batch_size // self._world
+        starts = sampler.starts(step)[self._rank * share : (self._rank + 1) * share]
         positions = _to(torch.from_numpy(starts), self._tokens.device)
-        windows = self._tokens[positions.unsqueeze(1) + self._offsets].long() & self._mask
+        offsets = torch.arange(sampler.context_length + 1, device=self._tokens.device)
+        windows = self._tokens[positions.unsqueeze(1) + offsets].long() & self._mask
         return windows[:, :-1], windows[:, 1:]
 
 
 class PrefetchedBatches:
     """Batches read by a thread, one step ahead, into memory that a GPU copies from by itself."""
 
-    def __init__(self, sampler: BatchSampler, device: torch.device, rank: int, world: int) -> None:
+    def __init__(self, samplers: Samplers, device: torch.device, rank: int, world: int) -> None:
         """Reads nothing yet."""
-        self._sampler, self._device = sampler, device
+        self._samplers, self._device = samplers, device
         self._rank, self._world = rank, world
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lmray-batches")
         self._ahead: dict[int, Future[Batch]] = {}
 
     def _load(self, step: int) -> Batch:
-        inputs, targets = _read(self._sampler, step, self._rank, self._world)
+        inputs, targets = _read(self._samplers, step, self._rank, self._world)
         if self._device.type == "cuda":
             return inputs.pin_memory(), targets.pin_memory()
         return inputs, targets

@@ -4,44 +4,33 @@ import math
 from collections import deque
 from statistics import median
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-
+from lmray.accounting import step_flops
 from lmray.config import Run
 from lmray.errors import PreflightError
-from lmray.model import TransformerLM
 
 _MARGIN = 1.2
 """The last evaluations and the checkpoint are held to take this many times what they took."""
-
-
-def flops_per_step(run: Run) -> int:
-    """Floating-point operations of one optimizer step's matrix products.
-
-    Those of the forward pass, counted on a model without storage, thrice: a backward pass has two
-    products for each. Attention counts as if it were not causal, as is usual.
-    """
-    with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
-        # Spelled out, its products are seen on every device.
-        model = TransformerLM.from_config(run.model.model_copy(update={"attention": "math"}))
-        model(torch.zeros(1, run.model.context_length, dtype=torch.int64))
-    return 3 * counter.get_total_flops() * (run.tokens_per_step // run.model.context_length)
 
 
 class Meter:
     """Measures a run against the limits of its budget; the one nearest to its end counts."""
 
     def __init__(self, run: Run) -> None:
-        """Raises PreflightError if budget.flops pays for no step."""
+        """Raises PreflightError if budget.flops does not pay for a step of the full batch."""
+        self._batches = run.batches
         self.steps = run.steps
         """Optimizer steps that all limits but that of time pay for."""
         if run.budget.flops != "none":
-            each = flops_per_step(run)
-            self.steps = min(self.steps, int(run.budget.flops // each))
-            if self.steps < 1:
+            paid = self._batches.affordable(
+                run.budget.flops, lambda shape: step_flops(run.model, shape)
+            )
+            self.steps = min(self.steps, paid)
+            if self.steps <= self._batches.stages[-1].step:
+                full = self._batches.stages[-1]
                 raise PreflightError(
-                    f"budget.flops={run.budget.flops:g} has no room for one step of {each:g} "
-                    f"operations; raise the budget or lower the batch"
+                    f"budget.flops={run.budget.flops:g} has no room for one step of the full "
+                    f"batch, {step_flops(run.model, full.shape):g} operations after {full.step} "
+                    f"steps of ramps; raise the budget or lower the batch"
                 )
         self.seconds = math.inf if run.budget.seconds == "none" else run.budget.seconds
         """Wall time of all lives, to the end of the last evaluation and checkpoint."""
@@ -77,14 +66,17 @@ class Meter:
     def position(self, step: int, seconds: float) -> tuple[int, int]:
         """(done, total) after the update that follows `step` earlier ones, at `seconds`.
 
-        In steps or in milliseconds, of the limit that is nearest to its end.
+        In milliseconds, or in the largest number of tokens that makes up every step, which without
+        ramps is a step; of the limit that is nearest to its end.
         """
-        by_steps = (step + 1, self.steps)
+        by_tokens = (self._units(step + 1), self._units(self.steps))
         if not self.timed:
-            return by_steps
+            return by_tokens
         total = max(1, round(1000 * (self.seconds - self._ending)))
         after = min(max(1, round(1000 * (seconds + self._next()))), total)
-        furthest = max(by_steps, (after, total), self._furthest, key=lambda pair: pair[0] / pair[1])
+        furthest = max(
+            by_tokens, (after, total), self._furthest, key=lambda pair: pair[0] / pair[1]
+        )
         # Estimates may shrink; the schedule does not go back.
         self._furthest = furthest
         return furthest
@@ -92,6 +84,9 @@ class Meter:
     def ends(self, step: int, seconds: float) -> bool:
         """Whether no step has room after `step` of them, at `seconds`."""
         return step >= self.steps or seconds + self._next() > self.seconds - self._ending
+
+    def _units(self, steps: int) -> int:
+        return self._batches.tokens(steps) // self._batches.unit
 
     def _next(self) -> float:
         return median(self._recent) if self._recent else 0.0

@@ -7,89 +7,66 @@
 One process writes; any number may read.
 """
 
-import base64
 import hashlib
 import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim import Optimizer
 
-from lmray.errors import CorruptionError, LmrayError, PreflightError
+from lmray.errors import CorruptionError, LmrayError, PreflightError, UsageError
 from lmray.storage import canonical_json, read_json, sha256_file, sync_directory, write_json
-from lmray.training.serialization import contiguous_state, load_optimizer_state, optimizer_state
+from lmray.training.serialization import load_optimizer_state
+from lmray.training.snapshot import START, Best, Position, Snapshot, set_random_state
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
-"""Raised whenever an older reader would misread the files."""
+FORMAT = 2
+"""Raised whenever an older reader would misread the files; format 1 knew no best checkpoint."""
 
 _MODEL, _OPTIMIZER, _STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 
 
-@dataclass(frozen=True)
-class Position:
-    """How far a run is."""
-
-    step: int
-    """Optimizer steps taken."""
-    tokens: int
-    """Training tokens seen."""
-    seconds: float
-    """Wall time spent, over all lives of the run."""
-
-
-START = Position(step=0, tokens=0, seconds=0.0)
-"""Where a run without a checkpoint is."""
-
-
-def write(
-    directory: Path,
-    *,
-    step: int,
-    tokens: int,
-    seconds: float,
-    model: nn.Module,
-    optimizer: Optimizer,
-    identity: Mapping[str, Any],
-) -> Path:
+def write(directory: Path, snapshot: Snapshot) -> Path:
     """Writes directory/step-<step>, whole or not at all, and removes what it makes void.
 
-    `identity` is JSON that another run's would differ in; reading asks for the same. Void are the
-    unfinished directories of killed writers, and checkpoints of later steps: the run has passed
-    them over as damaged, else it would not be here.
+    Void are the unfinished directories of killed writers, and checkpoints of later steps: the run
+    has passed them over as damaged, else it would not be here.
 
     Raises LmrayError if the disk is full or refuses; the checkpoints before are untouched.
     """
-    tensors, rest = optimizer_state(model, optimizer)
-    with _whole_directory(directory / f"step-{step:08d}") as aside:
-        save_file(contiguous_state(model), aside / _MODEL)
-        save_file(tensors, aside / _OPTIMIZER)
+    step = snapshot.position.step
+    with _whole_directory(_place(directory, step)) as aside:
+        save_file(snapshot.model, aside / _MODEL)
+        save_file(snapshot.optimizer, aside / _OPTIMIZER)
         for name in (_MODEL, _OPTIMIZER):
             (aside / name).chmod(0o644)  # safetensors makes files that only their owner reads
             _sync_file(aside / name)
         state = {
             "format": FORMAT,
-            "position": asdict(Position(step, tokens, seconds)),
-            "identity": dict(identity),
-            "optimizer": rest,
-            "random": _random_state(),
+            "position": asdict(snapshot.position),
+            "identity": dict(snapshot.identity),
+            "optimizer": snapshot.rest,
+            "random": snapshot.random,
             "sha256": {name: sha256_file(aside / name) for name in (_MODEL, _OPTIMIZER)},
         }
         write_json(aside / _STATE, {**state, "digest": _digest(state)})
     for path in newest_first(directory):
         if _step(path) > step:
             shutil.rmtree(path)
+    return _place(directory, step)
+
+
+def _place(directory: Path, step: int) -> Path:
     return directory / f"step-{step:08d}"
 
 
@@ -134,10 +111,54 @@ def _step(path: Path) -> int:
     return int(path.name.removeprefix("step-"))
 
 
-def prune(directory: Path, keep: int) -> None:
-    """Removes all but the `keep` newest checkpoints."""
+def prune(directory: Path, keep: int, spare: Collection[int] = ()) -> None:
+    """Removes all but the `keep` newest checkpoints and those of the steps in `spare`."""
     for path in newest_first(directory)[keep:]:
-        shutil.rmtree(path)
+        if _step(path) not in spare:
+            shutil.rmtree(path)
+
+
+def select(directory: Path, which: str) -> list[Path]:
+    """The checkpoints that `which` stands for: a step, best, or latest, which is all of them.
+
+    Of the latest, the newest first, a reader takes the first that is whole.
+
+    Raises PreflightError if there is none, and UsageError if `which` is no such word.
+    """
+    found = newest_first(directory)
+    if not found:
+        raise PreflightError(
+            f"{directory.parent} has no checkpoint yet; let it train to its first one"
+        )
+    if which == "latest":
+        return found
+    there = ", ".join(str(_step(path)) for path in found)
+    if which == "best":
+        best = _best(found)
+        if best is None:
+            raise PreflightError(
+                f"{directory.parent} has no best checkpoint; execution.keep_best=true keeps one "
+                f"from its next evaluation on; use latest or one of the steps {there}"
+            )
+        which = str(best.step)
+    if not which.isdecimal():
+        raise UsageError(f"checkpoint {which!r} is neither best nor latest nor one of {there}")
+    path = _place(directory, int(which))
+    if path not in found:
+        raise PreflightError(
+            f"{directory.parent} has no checkpoint of step {which}; there are {there}"
+        )
+    return [path]
+
+
+def _best(found: list[Path]) -> Best | None:
+    """What the newest checkpoint whose state is whole knows as the best."""
+    for path in found:
+        try:
+            return _position(_state(path)).best
+        except CorruptionError as error:
+            logger.warning("passing over a checkpoint: %s", error)
+    return None
 
 
 def restore_latest(
@@ -167,37 +188,53 @@ def read(
     _require_same(path, state["identity"], identity)
     model.load_state_dict(load_file(path / _MODEL))
     load_optimizer_state(model, optimizer, load_file(path / _OPTIMIZER), state["optimizer"])
-    _set_random_state(state["random"])
-    return Position(**state["position"])
+    set_random_state(state["random"])
+    return _position(state)
 
 
 def load_weights(path: Path, model: nn.Module) -> Position:
     """Restores the model alone, for evaluation and generation; errors as `read`, any identity."""
     state = _verified_state(path)
     model.load_state_dict(load_file(path / _MODEL))
-    return Position(**state["position"])
+    return _position(state)
+
+
+def _position(state: Mapping[str, Any]) -> Position:
+    values = dict(state["position"])
+    best = values.pop("best", None)
+    return Position(**values, best=Best(**best) if best else None)
+
+
+def _state(path: Path) -> dict[str, Any]:
+    """Reads state.json and checks it against its own digest."""
+    try:
+        state = read_json(path / _STATE)
+    except OSError as error:
+        raise CorruptionError(f"{path} cannot be read: {error}; delete it") from error
+    digest = state.pop("digest", "") if isinstance(state, dict) else ""
+    if digest != _digest(state):
+        raise CorruptionError(f"{path / _STATE} is altered; delete {path}")
+    if not 1 <= state["format"] <= FORMAT:
+        raise PreflightError(
+            f"{path} has format {state['format']} and this lmray reads up to {FORMAT}; "
+            f"use the version of lmray that wrote it"
+        )
+    return state
 
 
 def _verified_state(path: Path) -> dict[str, Any]:
-    """Reads state.json after checking it and the files it vouches for."""
-    try:
-        state = read_json(path / _STATE)
-        digest = state.pop("digest", "") if isinstance(state, dict) else ""
-        if digest != _digest(state):
-            raise CorruptionError(f"{path / _STATE} is altered; delete {path}")
-        if state["format"] != FORMAT:
-            raise PreflightError(
-                f"{path} has format {state['format']} and this lmray reads {FORMAT}; "
-                f"use the version of lmray that wrote it"
+    """The state, once the files it vouches for are found to be whole."""
+    state = _state(path)
+    for name, expected in state["sha256"].items():
+        try:
+            found = sha256_file(path / name)
+        except OSError as error:
+            raise CorruptionError(f"{path} cannot be read: {error}; delete it") from error
+        if found != expected:
+            raise CorruptionError(
+                f"{path / name} is truncated or altered (sha256 {found[:12]}, recorded "
+                f"{expected[:12]}); delete {path}"
             )
-        for name, expected in state["sha256"].items():
-            if (found := sha256_file(path / name)) != expected:
-                raise CorruptionError(
-                    f"{path / name} is truncated or altered (sha256 {found[:12]}, recorded "
-                    f"{expected[:12]}); delete {path}"
-                )
-    except OSError as error:
-        raise CorruptionError(f"{path} cannot be read: {error}; delete it") from error
     return state
 
 
@@ -226,22 +263,3 @@ def _leaves(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
         return
     for key, inner in value.items():
         yield from _leaves(inner, f"{prefix}.{key}" if prefix else key)
-
-
-def _random_state() -> dict[str, str]:
-    states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_initialized():
-        states["cuda"] = torch.cuda.get_rng_state()
-    return {
-        name: base64.b64encode(state.numpy().tobytes()).decode() for name, state in states.items()
-    }
-
-
-def _set_random_state(states: Mapping[str, str]) -> None:
-    decoded = {
-        name: torch.frombuffer(bytearray(base64.b64decode(text)), dtype=torch.uint8)
-        for name, text in states.items()
-    }
-    torch.set_rng_state(decoded["cpu"])
-    if "cuda" in decoded and torch.cuda.is_initialized():
-        torch.cuda.set_rng_state(decoded["cuda"])

@@ -1,5 +1,6 @@
-"""What a run computes on: the device and the number of CPU threads."""
+"""What a run computes on: the device, the number of CPU threads, algorithms that repeat."""
 
+import os
 from typing import Literal
 
 import torch
@@ -23,8 +24,37 @@ def resolve_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
     )
 
 
+def device_name(device: torch.device) -> str:
+    """What torch calls a GPU; "cpu" for a CPU, of which torch knows no name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def resolve_threads(run: Run) -> int:
     """The CPU threads that execution.threads stands for."""
     if run.execution.threads != "auto":
         return run.execution.threads
     return max(1, available_cores() // run.execution.workers)
+
+
+_REPEATABLE = (":4096:8", ":16:8")
+"""Workspaces with which cuBLAS gives the same bits every time (its manual, section 2.1.4)."""
+
+
+def set_determinism(deterministic: bool) -> None:
+    """Chooses between algorithms that give the same bits every time and the fastest ones.
+
+    For the whole process. cuBLAS reads its workspace's size, which is set here, once, when it
+    first multiplies. What has no deterministic algorithm raises RuntimeError when it is called.
+
+    Raises PreflightError if CUBLAS_WORKSPACE_CONFIG is set to another size.
+    """
+    if deterministic:
+        workspace = os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", _REPEATABLE[0])
+        if workspace not in _REPEATABLE:
+            raise PreflightError(
+                f"CUBLAS_WORKSPACE_CONFIG={workspace}, with which cuBLAS is not deterministic; "
+                f"unset it, or set it to {' or '.join(_REPEATABLE)}"
+            )
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.deterministic = deterministic
+    torch.backends.cudnn.benchmark = False  # it would choose by the time of day

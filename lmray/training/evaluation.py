@@ -1,6 +1,6 @@
 """Validation: the loss on fixed windows of a split, the same windows at every call.
 
-Letters of shapes: B windows, T positions.
+Letters of shapes: B windows, T positions, D documents.
 """
 
 import math
@@ -11,12 +11,14 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 import torch.distributed as dist
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import nn
 
-from lmray.errors import PreflightError, UsageError
 from lmray.model import cross_entropy
 from lmray.progress import Progress, silent
+from lmray.training.bootstrap import ratio_intervals
+from lmray.training.measured import finite
+from lmray.training.windows import Windows, plan
 
 
 class Tokens(Protocol):
@@ -25,6 +27,10 @@ class Tokens(Protocol):
     token_bytes: Int[np.ndarray, " V"]
     """UTF-8 bytes that each token id spells."""
 
+    @property
+    def document_ends(self) -> Int[np.ndarray, " D"]:
+        """Positions after each document's last token, ascending."""
+
     def __len__(self) -> int:
         """Tokens of the split."""
 
@@ -32,9 +38,9 @@ class Tokens(Protocol):
         """Token ids at positions [start, stop)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Validation:
-    """How well a model predicts a text. A model with NaN among its outputs has NaN in all three."""
+    """How well a model predicts a text. A model with NaN among its outputs has NaN in all means."""
 
     loss: float
     """Mean cross-entropy in nats per token."""
@@ -49,6 +55,14 @@ class Validation:
     """UTF-8 bytes that these targets spell."""
     context_length: int
     """Tokens a window holds: the most that a prediction may look back on."""
+    stride: int
+    """Tokens from one window to the next; less than the context length where they overlap."""
+    loss_by_position: Float[np.ndarray, " T"]
+    """Mean nats of the targets that were predicted from 1, 2 ... context_length tokens."""
+    tokens_by_position: Int[np.ndarray, " T"]
+    """How many targets that were."""
+    by_document: Float[np.ndarray, "3 D"]
+    """Nats, targets and bytes of each document with a target."""
 
 
 def evaluate(
@@ -59,88 +73,123 @@ def evaluate(
     batch_size: int,
     max_tokens: int | Literal["all"],
     device: torch.device | str,
+    stride: int | Literal["disjoint"] = "disjoint",
     progress: Progress = silent,
 ) -> Validation:
     """Scores the windows [i T, i T + T) of `dataset`, each target being the token after its input.
 
     "all" scores every token but the first exactly once, in a shorter last window where need be; a
-    number scores the first floor(max_tokens / T) full windows, as many as there are. Sums are in
-    fp64. Under torch.distributed every rank calls this, takes each world-size-th batch and returns
-    the same numbers; `model` is then the bare module, since ranks may differ by one forward pass.
+    number scores the first floor(max_tokens / T) full windows, as many as there are. With a
+    `stride` windows overlap, see `plan`. Sums are in fp64. Under torch.distributed every rank calls
+    this, takes each world-size-th batch and returns the same numbers; `model` is then the bare
+    module, since ranks may differ by one forward pass.
 
-    Raises UsageError if max_tokens is less than a window, PreflightError if the split is.
+    Raises UsageError and PreflightError as `plan`.
     """
-    spans = _spans(len(dataset), context_length, batch_size, max_tokens)
+    batches = plan(
+        len(dataset),
+        context_length=context_length,
+        stride=context_length if stride == "disjoint" else stride,
+        batch_size=batch_size,
+        max_tokens=max_tokens,
+    )
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    # nats, targets and bytes; the latter are exact in fp64 up to 2^53
-    sums = torch.zeros(3, dtype=torch.float64, device=device)
+    sums = _Sums(dataset, context_length, device)
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            for start, stop in spans[rank::world]:
-                sums += _score(model, dataset, start, stop, context_length, device)
-                progress("evaluate", stop, spans[-1][1], "tokens")
+            for windows in batches[rank::world]:
+                sums.add(model, windows)
+                progress("evaluate", windows.stop - 1, batches[-1].stop - 1, "tokens")
     finally:
         model.train(was_training)
     if world > 1:
-        dist.all_reduce(sums)
-    nats, tokens, text_bytes = sums.tolist()
+        dist.all_reduce(sums.all)
+    nats, by_position, by_document = sums.fetched()
+    tokens_by_position = np.zeros(context_length, dtype=np.int64)
+    for windows in batches:
+        tokens_by_position[windows.skipped : windows.length] += windows.count
+    tokens, text_bytes = (int(total) for total in by_document[1:].sum(1))
     loss = nats / tokens
     return Validation(
         loss=loss,
-        perplexity=sys.float_info.max if loss > _LARGEST_EXPONENT else math.exp(loss),
+        perplexity=perplexity(loss),
         bits_per_byte=nats / math.log(2) / text_bytes,
-        tokens=int(tokens),
-        bytes=int(text_bytes),
+        tokens=tokens,
+        bytes=text_bytes,
         context_length=context_length,
+        stride=batches[0].stride,
+        loss_by_position=by_position / tokens_by_position,
+        tokens_by_position=tokens_by_position,
+        by_document=by_document[:, by_document[1] > 0],
     )
+
+
+def intervals(validation: Validation) -> dict[str, float | None]:
+    """95 % bootstrap intervals of loss and bits_per_byte, as records have them; None is unknown.
+
+    Over other documents of the same kind, for this model: what another seed would have trained is
+    not in them. Nothing is known from fewer than two documents.
+    """
+    nats, tokens, text_bytes = validation.by_document
+    loss, bits = ratio_intervals(nats, tokens, text_bytes * math.log(2))
+    return {
+        "documents": len(nats),
+        "loss_low": finite(loss.low),
+        "loss_high": finite(loss.high),
+        "bits_per_byte_low": finite(bits.low),
+        "bits_per_byte_high": finite(bits.high),
+    }
 
 
 _LARGEST_EXPONENT = math.log(sys.float_info.max)
 
 
-def _spans(
-    num_tokens: int, context_length: int, batch_size: int, max_tokens: int | Literal["all"]
-) -> list[tuple[int, int]]:
-    """Inputs [start, stop) of each batch: full windows, the shorter last window by itself."""
-    num_targets = num_tokens - 1
-    if num_targets < context_length:
-        raise PreflightError(
-            f"the split has {num_tokens} tokens and one window of context_length={context_length} "
-            f"needs {context_length + 1}; use more text or a shorter context"
-        )
-    full = num_targets // context_length * context_length
-    if max_tokens == "all":
-        end = num_targets
-    elif max_tokens >= context_length:
-        end = full = min(full, max_tokens // context_length * context_length)
-    else:
-        raise UsageError(
-            f"max_tokens={max_tokens} is less than one window of context_length={context_length}; "
-            f"raise it to at least that"
-        )
-    size = batch_size * context_length
-    batches = [(start, min(start + size, full)) for start in range(0, full, size)]
-    return [*batches, (full, end)] if full < end else batches
+def perplexity(loss: float) -> float:
+    """exp(loss), or the largest float where that overflows."""
+    return sys.float_info.max if loss > _LARGEST_EXPONENT else math.exp(loss)
 
 
-def _score(
-    model: nn.Module,
-    dataset: Tokens,
-    start: int,
-    stop: int,
-    context_length: int,
-    device: torch.device | str,
-) -> torch.Tensor:
-    """Nats, targets and bytes of the windows whose inputs are [start, stop)."""
-    ids = dataset.read(start, stop + 1)
-    length = min(context_length, stop - start)
-    inputs, targets = (
-        torch.from_numpy(part).to(device).view(-1, length)
-        for part in (ids[:-1], ids[1:])  # (B, T)
-    )
-    losses = cross_entropy(model(inputs), targets, reduction="none")
-    counts = [stop - start, int(dataset.token_bytes[ids[1:]].sum())]
-    nats = losses.sum(dtype=torch.float64).view(1)
-    return torch.cat((nats, torch.tensor(counts, dtype=torch.float64, device=device)))
+class _Sums:
+    """What is added up over windows, in fp64 on the device, so that nothing waits for it."""
+
+    def __init__(self, dataset: Tokens, context_length: int, device: torch.device | str) -> None:
+        self._dataset = dataset
+        self._device = device
+        # What follows the last end belongs to the last document, as does all where there is none.
+        self._borders = dataset.document_ends[:-1].astype(np.int64)
+        documents = len(self._borders) + 1
+        sizes = [1, context_length, 3 * documents]
+        self.all = torch.zeros(sum(sizes), dtype=torch.float64, device=device)
+        """One tensor for all of them, as ranks exchange it."""
+        self._nats, self._by_position, by_document = self.all.split(sizes)
+        # nats, targets and bytes; the latter are exact in fp64 up to 2^53
+        self._by_document = by_document.view(3, documents)
+
+    def add(self, model: nn.Module, windows: Windows) -> None:
+        """Scores windows and adds what they yield."""
+        ids = self._dataset.read(windows.start, windows.stop)
+        inputs, targets = (
+            torch.from_numpy(part).to(self._device).unfold(0, windows.length, windows.stride)
+            for part in (ids[:-1], ids[1:])  # (B, T)
+        )
+        losses = cross_entropy(model(inputs), targets, reduction="none")[:, windows.skipped :]
+        self._nats += losses.sum(dtype=torch.float64)
+        self._by_position[windows.skipped : windows.length] += losses.sum(0, dtype=torch.float64)
+        scored = ids[windows.first_target - windows.start :]
+        positions = np.arange(windows.first_target, windows.stop)
+        documents = np.searchsorted(self._borders, positions, side="right")
+        index, text_bytes = (
+            torch.from_numpy(each).to(self._device)
+            for each in (documents, self._dataset.token_bytes[scored].astype(np.float64))
+        )
+        nats = losses.flatten().double()
+        facts = (nats, torch.ones_like(nats), text_bytes)
+        for total, values in zip(self._by_document, facts, strict=True):
+            total.index_add_(0, index, values)
+
+    def fetched(self) -> tuple[float, Float[np.ndarray, " T"], Float[np.ndarray, "3 D"]]:
+        """Nats, nats by position, and nats, targets and bytes by document; waits for the device."""
+        by_position, by_document = self._by_position.cpu(), self._by_document.cpu()
+        return self._nats.item(), by_position.numpy(), by_document.numpy()

@@ -5,28 +5,35 @@ callable that it asks after every step.
 """
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from lmray.config import Run
+from lmray.accounting import step_flops
+from lmray.config import BatchSchedule, Run
 from lmray.dataset import Splits
 from lmray.errors import PreflightError
-from lmray.training import checkpoint
+from lmray.model import TransformerLM
 from lmray.training.budget import Meter
-from lmray.training.device import resolve_threads
+from lmray.training.clock import Clock
+from lmray.training.device import device_name, resolve_threads, set_determinism
 from lmray.training.measured import Window, peak_memory_bytes
+from lmray.training.precision import product_dtype
+from lmray.training.saving import Saver
 from lmray.training.schedules import learning_rate
 from lmray.training.worker import Worker
 
 Record = dict[str, Any]
-"""One line of metrics.jsonl; `kind` is start, train, validation or end."""
+"""One line of metrics.jsonl, its `kind` train or validation, or of samples.jsonl, kind sample;
+kind start tells which of an earlier life's lines are void."""
 
 Report = Callable[[Record], None]
+
+Sample = Callable[[TransformerLM], list[Record]]
+"""What a model writes at an evaluation: records without their kind and place."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +49,14 @@ class Outcome:
     """Wall time spent, over all lives of the run."""
 
 
-_BYTES_PER_S = 2e8
-"""What a disk is held to write before a checkpoint has been timed."""
-
-
 def never() -> bool:
     """An `interrupted` that lets the run go to its end."""
     return False
+
+
+def no_samples(model: TransformerLM) -> list[Record]:
+    """A `sample` that writes nothing."""
+    return []
 
 
 def train(
@@ -59,51 +67,84 @@ def train(
     identity: dict[str, Any],
     report: Report,
     interrupted: Callable[[], bool] = never,
+    sample: Sample = no_samples,
 ) -> Outcome:
     """Trains `run` to the end of its budget, from its newest checkpoint beneath `directory` if any.
 
     The first record, kind "start", says after which step this life begins; records that an earlier
     life made beyond it are void. A loss or gradient that is not finite, or a loss far above that of
     a uniform guess, ends the run before the optimizer step with status diverged. When
-    `interrupted()` is true after a step, a checkpoint is written and the status is preempted. Under
-    torch.distributed every worker calls this and returns the same outcome; rank 0 writes.
+    `interrupted()` is true after a step, a checkpoint is written and the status is preempted. What
+    `sample` returns at each evaluation on the prefix is reported as records of kind "sample"; it
+    must leave the model and torch's random generators as they are. Under torch.distributed every
+    worker calls this and returns the same outcome; rank 0 writes.
 
-    Raises PreflightError if the data does not fit the config or a checkpoint is of another one.
+    Raises PreflightError if the data does not fit the config or a checkpoint is of another one, and
+    LmrayError if a checkpoint cannot be written.
     """
-    begun = time.perf_counter()
     check_data(run, splits)
+    keep, best = run.execution.keep_checkpoints, run.execution.keep_best
+    with Saver(directory, identity=identity, keep=keep, keep_best=best) as saver:
+        return _train(run, splits, saver, report, interrupted, sample)
+
+
+def _train(
+    run: Run,
+    splits: Splits,
+    saver: Saver,
+    report: Report,
+    interrupted: Callable[[], bool],
+    sample: Sample,
+) -> Outcome:
+    begun = time.perf_counter()
+    set_determinism(run.execution.deterministic)
     torch.set_num_threads(resolve_threads(run))
     worker, meter = Worker(run, splits), Meter(run)
-    start = checkpoint.restore_latest(directory, worker.model, worker.optimizer, identity=identity)
-    clock = _Clock(begun - start.seconds)
+    start = saver.restore(worker.model, worker.optimizer)
+    device = device_name(worker.device)
+    dtype = product_dtype(run.optim.precision)
+    clock = Clock(begun - start.seconds, device=device, dtype=dtype, workers=worker.world)
+    batches = run.batches
     step = start.step
     parameters = sum(parameter.numel() for parameter in worker.model.parameters())
-    saving = 12 * parameters / _BYTES_PER_S
     facts = {"parameters": parameters, "compile_s": worker.compile_seconds}
-    report({"kind": "start", "step": step, **facts, "workers": worker.world})
+    report({"kind": "start", "step": step, **facts, "device": device, "workers": worker.world})
 
     def elapsed() -> float:
         return worker.shared(clock.seconds()) if meter.timed else 0.0
 
-    def reserve(seconds: float, scored: int) -> None:
-        whole = seconds * len(splits.valid) / scored
-        meter.reserve(worker.shared(seconds + whole + saving))
+    def reserve(evaluating: float, sampling: float, scored: int) -> None:
+        ahead = evaluating * (1 + len(splits.valid) / scored) + sampling
+        # The write before may be under way as long as they take, or longer: the last one waits.
+        meter.reserve(worker.shared(max(ahead, saver.seconds) + saver.seconds))
 
-    def validate(scope: Literal["prefix", "all"]) -> None:
-        with clock.paused_rate() as pause:
-            facts = worker.validate(scope)
-        if meter.timed and scope == "prefix":
-            reserve(pause.seconds, facts["scored_tokens"])
-        tokens = step * run.tokens_per_step
-        where = {"kind": "validation", "scope": scope, "step": step, "tokens": tokens}
-        report({**where, **facts, "seconds": clock.seconds()})
+    def evaluate_prefix() -> tuple[Record, list[Record]]:
+        with clock.paused_rate() as evaluating:
+            facts = worker.validate("prefix")
+        with clock.paused_rate() as sampling:
+            samples = sample(worker.model)
+        if meter.timed:
+            reserve(evaluating.seconds, sampling.seconds, facts["scored_tokens"])
+        return facts, samples
+
+    def validate(scope: Literal["prefix", "all"]) -> float | None:
+        samples: list[Record] = []
+        if scope == "prefix":
+            facts, samples = evaluate_prefix()
+        else:
+            with clock.paused_rate():
+                facts = worker.validate(scope)
+        where = {"step": step, "tokens": batches.tokens(step)}
+        for written in samples:
+            report({"kind": "sample", **where, **written})
+        heading = {"kind": "validation", "scope": scope, **where}
+        report({**heading, **facts, "seconds": clock.seconds()})
+        return facts["loss"]
 
     if step == 0:
         validate("prefix")
     elif meter.timed:
-        with clock.paused_rate() as pause:
-            facts = worker.validate("prefix")
-        reserve(pause.seconds, facts["scored_tokens"])
+        evaluate_prefix()  # for what it takes
     window = Window(run)
     while step < meter.steps:
         now = elapsed()
@@ -112,85 +153,53 @@ def train(
         interval = run.execution.log_interval_steps
         logs = step == 0 or (step + 1) % interval == 0 or step + 1 == meter.steps
         window.add(worker.take_step(step, lr, compares=logs))
+        shape = batches.shape(step)
+        clock.count(shape.tokens, step_flops(run.model, shape))
         step += 1
-        clock.count(run.tokens_per_step)
         after = elapsed()
         meter.took(after - now)
         last = meter.ends(step, after)
         logs = logs or last
-        evaluates = last or evaluates_after(step, run)
+        evaluates = last or evaluates_after(step, batches, run.evaluation.interval_tokens)
         saves = last or step % run.execution.checkpoint_interval_steps == 0
         asks = worker.waits or logs or evaluates or saves
         diverged = window.first_diverged() if asks else None
         if logs or diverged:
             step = diverged.step if diverged else step
-            where = {"kind": "train", "step": step, "tokens": step * run.tokens_per_step}
-            rate = {"tokens_per_s": clock.tokens_per_s(), "seconds": clock.seconds()}
+            where = {"kind": "train", "step": step, "tokens": batches.tokens(step)}
+            shape = batches.shape(step - 1)
+            size = {"sequences": shape.sequences, "length": shape.length}
+            rates = {**clock.rates(), "seconds": clock.seconds()}
             memory = {
                 "micro_batch": worker.micro_batch,
                 "peak_memory_bytes": peak_memory_bytes(worker.device),
             }
-            report({**where, "progress": done / total, **window.close(), **rate, **memory})
+            progress = {"progress": done / total}
+            report({**where, **progress, **size, **window.close(), **rates, **memory})
         if diverged:
-            return Outcome("diverged", step, step * run.tokens_per_step, clock.seconds())
+            return Outcome("diverged", step, batches.tokens(step), clock.seconds())
         if evaluates:
-            validate("prefix")
+            saves = saver.improves(step, validate("prefix")) or saves
             last = meter.ends(step, elapsed())
         if last:
             validate("all")
         stop = worker.agree(interrupted())
         # What diverged unseen before the stop is not saved: the next life will meet it again.
         if last or saves or (stop and window.first_diverged() is None):
-            with clock.paused_rate() as pause:
-                worker.save(directory, step, clock.seconds(), identity)
-            saving = pause.seconds
+            with clock.paused_rate():
+                worker.save(saver, step, clock.seconds())
+                if last or stop:
+                    saver.wait()
         if last:
             break
         if stop:
-            return Outcome("preempted", step, step * run.tokens_per_step, clock.seconds())
-    return Outcome("done", step, step * run.tokens_per_step, clock.seconds())
+            return Outcome("preempted", step, batches.tokens(step), clock.seconds())
+    return Outcome("done", step, batches.tokens(step), clock.seconds())
 
 
-@dataclass
-class _Pause:
-    seconds: float = 0.0
-
-
-class _Clock:
-    """Seconds over all lives of the run, and the rate of training alone since the last record."""
-
-    def __init__(self, begun: float) -> None:
-        self._begun = begun
-        self._reset()
-
-    def _reset(self) -> None:
-        self._mark = time.perf_counter()
-        self._tokens = 0
-
-    def seconds(self) -> float:
-        return time.perf_counter() - self._begun
-
-    def count(self, tokens: int) -> None:
-        self._tokens += tokens
-
-    def tokens_per_s(self) -> float:
-        rate = self._tokens / (time.perf_counter() - self._mark)
-        self._reset()
-        return rate
-
-    @contextmanager
-    def paused_rate(self) -> Iterator[_Pause]:
-        """Keeps the block, an evaluation or a checkpoint, out of the rate, and times it."""
-        pause, begun = _Pause(), time.perf_counter()
-        yield pause
-        pause.seconds = time.perf_counter() - begun
-        self._mark += pause.seconds
-
-
-def evaluates_after(step: int, run: Run) -> bool:
-    """Whether `step` is the first to reach another multiple of the evaluation interval."""
-    interval, per_step = run.evaluation.interval_tokens, run.tokens_per_step
-    return step * per_step // interval > (step - 1) * per_step // interval
+def evaluates_after(step: int, batches: BatchSchedule, interval: int) -> bool:
+    """Whether `step` is the first to reach another multiple of `interval` tokens."""
+    return batches.tokens(step) // interval > batches.tokens(step - 1) // interval
 
 
 def check_data(run: Run, splits: Splits) -> None:

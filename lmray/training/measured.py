@@ -30,6 +30,8 @@ class Taken:
     """Seconds until the batch was there."""
     update_ratio: Float[Tensor, ""] = field(default_factory=lambda: torch.tensor(math.nan))
     """See relative_change; NaN where it was not computed."""
+    max_attention_logit: Float[Tensor, ""] = field(default_factory=lambda: torch.tensor(math.nan))
+    """The largest of all layers' attention, of a few sequences; NaN where it was not computed."""
 
 
 @dataclass(frozen=True)
@@ -87,13 +89,14 @@ class Window:
         self._pending: list[Taken] = []
         self._measured: list[Measured] = []
         self._data_wait_s = 0.0
-        self._update_ratio = torch.tensor(math.nan)
+        self._update_ratio = self._max_attention_logit = torch.tensor(math.nan)
 
     def add(self, taken: Taken) -> None:
         """Notes a step; waits for nothing."""
         self._pending.append(taken)
         self._data_wait_s += taken.data_wait_s
         self._update_ratio = taken.update_ratio
+        self._max_attention_logit = taken.max_attention_logit
 
     def first_diverged(self) -> Measured | None:
         """The first step that diverged, None if none did; waits for the device."""
@@ -118,6 +121,7 @@ class Window:
             "gradient_norm": finite(last.gradient_norm),
             "clipped_share": clipped,
             "update_ratio": finite(self._update_ratio.item()),
+            "max_attention_logit": finite(self._max_attention_logit.item()),
             "data_wait_s": waited,
         }
 

@@ -6,7 +6,14 @@ from typing import Literal
 import torch
 from torch import nn
 
+from lmray.accounting import DType
+
 Precision = Literal["fp32", "tf32", "bf16", "bf16_weights"]
+
+
+def product_dtype(precision: Precision) -> DType:
+    """What the factors of matrix products are rounded to."""
+    return "bf16" if precision == "bf16_weights" else precision
 
 
 def prepare(model: nn.Module, precision: Precision) -> None:

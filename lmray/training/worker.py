@@ -4,7 +4,6 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -14,17 +13,20 @@ from torch import Tensor
 
 from lmray.config import Run
 from lmray.dataset import BatchSampler, Splits
-from lmray.model import TransformerLM
-from lmray.training import checkpoint
+from lmray.model import TransformerLM, max_attention_logits
 from lmray.training.accumulation import fitting, parts
 from lmray.training.batches import batches
 from lmray.training.chunked_loss import mean_cross_entropy
 from lmray.training.clipping import clip_gradient_norm
 from lmray.training.device import resolve_device
-from lmray.training.evaluation import evaluate
+from lmray.training.evaluation import evaluate, intervals
 from lmray.training.measured import Taken, finite, measure, relative_change
 from lmray.training.optimizers import make_optimizer
 from lmray.training.precision import autocast, prepare
+from lmray.training.saving import Saver
+
+_LOOKED_AT = 4
+"""Sequences whose attention logits are recorded."""
 
 
 class Worker:
@@ -41,52 +43,73 @@ class Worker:
         self.model = TransformerLM.from_config(run.model).to(self.device)
         prepare(self.model, run.optim.precision)
         self.optimizer = make_optimizer(self.model, run.optim)
-        self.sampler = BatchSampler(
-            splits.train, run.sequences_per_step, run.model.context_length, run.seed
+        schedule = run.batches
+        samplers = {
+            stage.shape: BatchSampler(
+                splits.train, stage.shape.sequences, stage.shape.length, run.seed
+            )
+            for stage in schedule.stages
+        }
+        self._batch = batches(
+            lambda step: samplers[schedule.shape(step)], self.device, self.rank, self.world
         )
-        self.share = run.sequences_per_step // self.world
-        """Sequences of each batch that are this worker's."""
+        self._shapes = [(shape.sequences // self.world, shape.length) for shape in samplers]
+        """Of this worker's part of each batch, in the order in which they come."""
         asked = run.execution.micro_batch
-        self.micro_batch = self.share if asked == "auto" else min(asked, self.share)
-        """Sequences computed at once; smaller once memory has run out."""
-        self._batch = batches(self.sampler, self.device, self.rank, self.world)
+        self._room: float = math.inf if asked == "auto" else asked
+        """Sequences that may be computed at once; fewer once memory has run out."""
+        self.micro_batch = self._fitting(self._shapes[0][0])
+        """Sequences computed at once in the last step."""
         self._forward, self.compile_seconds = self._compiled()
 
+    def _fitting(self, sequences: int) -> int:
+        return int(min(sequences, self._room))
+
     def _compiled(self) -> tuple[Callable[[Tensor], Tensor], float]:
-        """The model as execution.compile has it, and the seconds that took."""
+        """The model as execution.compile has it, for all shapes of batches; the seconds it took."""
         mode = self.run.execution.compile
         if mode == "off":
             return self.model, 0.0
         begun = time.perf_counter()
         compiled = torch.compile(self.model, mode=mode, dynamic=False)
-        ids = torch.zeros(
-            self.micro_batch, self.run.model.context_length, dtype=torch.int64, device=self.device
-        )
-        with autocast(self.run.optim.precision, self.device):
-            loss = mean_cross_entropy(compiled(ids), ids)
-        loss.backward()
-        loss.item()  # waits for the device
+        shapes = {(self._fitting(sequences), length) for sequences, length in self._shapes}
+        # Beyond its limit torch would go on without compiling.
+        limit = torch._dynamo.config.recompile_limit
+        torch._dynamo.config.recompile_limit = max(limit, 2 * len(shapes))
+        for shape in shapes:
+            ids = torch.zeros(shape, dtype=torch.int64, device=self.device)
+            with autocast(self.run.optim.precision, self.device):
+                loss = mean_cross_entropy(compiled(ids), ids)
+            loss.backward()
+            loss.item()  # waits for the device
         self.optimizer.zero_grad(set_to_none=True)
         return compiled, time.perf_counter() - begun
 
     def take_step(self, step: int, lr: float, *, compares: bool) -> Taken:
         """Computes the gradient of the global batch and, unless it has diverged, one update.
 
-        With `compares` the update is set against the weights, at the price of a copy of them. `lr`
-        is the rate of what optim.lr is the peak for. On a GPU the update does not wait for the
+        With `compares` the update is set against the weights, at the price of a copy of them, and
+        the first sequences' attention logits are looked at, at that of their forward pass. `lr` is
+        the rate of what optim.lr is the peak for. On a GPU the update does not wait for the
         verdict: whoever evaluates or saves the weights measures first.
         """
         run = self.run
         begun = time.perf_counter()
         inputs, targets = self._batch(step)
         waited = time.perf_counter() - begun
+        tried = self._fitting(len(inputs))
         loss, self.micro_batch = fitting(
-            lambda micro_batch: self._gradient(inputs, targets, micro_batch), self.micro_batch
+            lambda micro_batch: self._gradient(inputs, targets, micro_batch), tried
         )
+        if self.micro_batch < tried:
+            self._room = self.micro_batch
         loss = self._average(loss)
         limit = math.inf if run.optim.clip_norm == "none" else run.optim.clip_norm
         norm = clip_gradient_norm(self.model.parameters(), limit).to(loss)
         taken = Taken(step + 1, lr, torch.stack((loss, norm)), waited)
+        if compares:
+            largest = self._max_attention_logit(inputs)
+            taken = dataclasses.replace(taken, max_attention_logit=largest)
         if self.waits and measure([taken], run)[0].diverged:
             return taken
         for group in self.optimizer.param_groups:
@@ -99,14 +122,18 @@ class Worker:
         self.optimizer.step()
         return dataclasses.replace(taken, update_ratio=relative_change(before, weights))
 
+    def _max_attention_logit(self, inputs: Int[Tensor, "B T"]) -> Float[Tensor, ""]:
+        with autocast(self.run.optim.precision, self.device):
+            return max_attention_logits(self.model, inputs[:_LOOKED_AT]).amax()
+
     def _gradient(
         self, inputs: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], micro_batch: int
     ) -> Float[Tensor, ""]:
         """Leaves the gradient of the mean loss over this worker's sequences; returns that loss."""
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
-        for rows in parts(self.share, micro_batch):
-            weight = (rows.stop - rows.start) / self.share
+        for rows in parts(len(inputs), micro_batch):
+            weight = (rows.stop - rows.start) / len(inputs)
             with autocast(self.run.optim.precision, self.device):
                 loss = mean_cross_entropy(self._forward(inputs[rows]), targets[rows]) * weight
             loss.backward()
@@ -127,7 +154,7 @@ class Worker:
         return averaged[0]
 
     def validate(self, scope: Literal["prefix", "all"]) -> dict[str, Any]:
-        """Validation loss on the fixed prefix or on the whole split."""
+        """Validation loss on the fixed prefix, or on the whole split with its intervals."""
         with autocast(self.run.optim.precision, self.device):
             validation = evaluate(
                 self.model,
@@ -137,20 +164,20 @@ class Worker:
                 max_tokens="all" if scope == "all" else self.run.evaluation.prefix_tokens,
                 device=self.device,
             )
-        return {
+        facts = {
             "loss": finite(validation.loss),
             "bits_per_byte": finite(validation.bits_per_byte),
             "perplexity": finite(validation.perplexity),
             "scored_tokens": validation.tokens,
             "context_length": validation.context_length,
         }
+        return facts | (intervals(validation) if scope == "all" else {})
 
     def _evaluation_batch(self) -> int:
         """Windows evaluated at once, alike on all workers: no more than training has room for."""
         size = self.run.sequences_per_step
-        if self.agree(self.micro_batch < self.share):
-            size = self.least(self.micro_batch)
-        return size
+        fits = self._fitting(size // self.world)
+        return self.least(fits) if self.agree(fits < size // self.world) else size
 
     def least(self, value: int) -> int:
         """The smallest of all workers' values."""
@@ -176,16 +203,8 @@ class Worker:
         dist.broadcast(value, src=0)
         return value.item()
 
-    def save(self, directory: Path, step: int, seconds: float, identity: dict[str, Any]) -> None:
-        """Leaves a checkpoint, and no more than are kept."""
+    def save(self, saver: Saver, step: int, seconds: float) -> None:
+        """Has a checkpoint written while the training goes on."""
         if self.rank == 0:
-            checkpoint.write(
-                directory,
-                step=step,
-                tokens=step * self.run.tokens_per_step,
-                seconds=seconds,
-                model=self.model,
-                optimizer=self.optimizer,
-                identity=identity,
-            )
-            checkpoint.prune(directory, keep=self.run.execution.keep_checkpoints)
+            tokens = self.run.batches.tokens(step)
+            saver.save(step, tokens, seconds, self.model, self.optimizer)

@@ -1,15 +1,20 @@
 import fcntl
 import json
+import resource
+import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
-from lmray.config import Optim, run_id
+from lmray.config import Optim, override, run_id
 from lmray.dataset import Splits, open_splits
-from lmray.errors import PreflightError
+from lmray.errors import LmrayError, PreflightError
 from lmray.experiments.execute import execute
 from lmray.experiments.run_directory import RunDirectory
 from lmray.experiments.trained import continue_text, load_trained, stream_text
@@ -46,6 +51,9 @@ def test_a_run_leaves_its_config_provenance_status_and_metrics(splits: Splits, t
     assert whole["bits_per_byte"] == pytest.approx(
         whole["loss"] / 0.6931471805599453 * whole["scored_tokens"] / _scored_bytes(splits)
     )
+    assert whole["documents"] == 40
+    assert whole["loss_low"] < whole["loss"] < whole["loss_high"]
+    assert whole["bits_per_byte_low"] < whole["bits_per_byte"] < whole["bits_per_byte_high"]
 
 
 def _scored_bytes(splits: Splits) -> int:
@@ -135,13 +143,13 @@ def test_a_trained_model_evaluates_and_writes(splits: Splits, tmp_path: Path):
     trained = load_trained(directory)
     assert trained.step == 20
     options = {"max_new_tokens": 12, "sampling": Sampling(0.8, 0.9)}
-    ((text, tokens),) = continue_text(trained, "Ada", seed=3, **options)
-    assert tokens <= 12
+    (written,) = continue_text(trained, "Ada", seed=3, **options)
+    assert len(written.ids) <= 12
     several = continue_text(trained, "Ada", seed=2, samples=3, **options)
-    assert several[1] == (text, tokens)
-    assert len(set(several)) > 1
-    assert "".join(stream_text(trained, "Ada", seed=3, **options)) == text
-    begun = continue_text(trained, "", seed=3, **options)[0][0]
+    assert several[1] == written
+    assert len({each.text for each in several}) > 1
+    assert "".join(stream_text(trained, "Ada", seed=3, **options)) == written.text
+    begun = continue_text(trained, "", seed=3, **options)[0].text
     assert "".join(stream_text(trained, "", seed=3, **options)) == begun
 
 
@@ -163,6 +171,86 @@ def test_other_data_at_the_same_place_is_noticed(splits: Splits, tmp_path: Path)
     (directory.path / "run.json").write_text(json.dumps(facts))
     with pytest.raises(PreflightError, match="is not the data that"):
         load_trained(directory)
+
+
+def test_a_checkpoint_of_another_config_is_refused_by_its_keys(splits: Splits, tmp_path: Path):
+    run = small_run(splits.directory)
+    one = execute(run, splits, tmp_path, report=lambda record: None)
+    changes = {"optim.lr": 3e-3, "model.d_model": 32, "data.batch_size": 2, "execution.threads": 2}
+    other = RunDirectory(tmp_path / run_id(override(run, changes), splits.digest))
+    shutil.copytree(one.checkpoints, other.checkpoints)
+    with pytest.raises(PreflightError) as caught:
+        execute(override(run, changes), splits, tmp_path, report=lambda record: None)
+    message = str(caught.value)
+    for differing in ("optim.lr is 0.01 there and 0.003", "model.d_model is 16 there and 32"):
+        assert f"{differing} here" in message
+    assert "data.batch_size is 4 there and 2 here" in message
+    assert "use that run's config, or another run directory" in message
+    assert "threads" not in message
+    assert "\n" not in message
+    assert other.facts["error"] == f"PreflightError: {message}"
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """The kernel refuses to grow a file past `size` bytes, as it does when the disk is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_fails_the_run_in_one_line_and_leaves_the_checkpoints_before(
+    splits: Splits, tmp_path: Path
+):
+    run = small_run(splits.directory)
+    whole = execute(run, splits, tmp_path / "whole", report=lambda record: None)
+    runs = tmp_path / "full"
+    path = runs / whole.path.name
+    with ExitStack() as full:
+
+        def fill(record: dict) -> None:
+            if record["kind"] == "train" and record["step"] == 10:
+                wait_for(path / "checkpoints" / "step-00000008")
+                full.enter_context(files_of_at_most(20_000))
+
+        with pytest.raises(LmrayError, match=r"cannot write checkpoint .*step-00000012: .*free"):
+            execute(run, splits, runs, report=fill)
+    directory = RunDirectory(path)
+    assert directory.status == "failed"
+    assert "LmrayError: cannot write checkpoint" in directory.facts["error"]
+    assert "\n" not in directory.facts["error"]
+    assert [p.name for p in sorted(directory.checkpoints.iterdir())] == [
+        "step-00000004",
+        "step-00000008",
+    ]
+    assert load_trained(directory).step == 8
+    # With room again the same call goes on.
+    execute(run, splits, runs, report=lambda record: None)
+    assert losses(directory) == losses(whole)
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_the_best_a_step_or_the_latest_checkpoint_is_loaded(splits: Splits, tmp_path: Path):
+    run = override(small_run(splits.directory), {"execution.keep_checkpoints": 9})
+    best = override(run, {"execution.keep_best": True, "execution.checkpoint_interval_steps": 9})
+    directory = execute(best, splits, tmp_path, report=lambda record: None)
+    assert load_trained(directory).step == 20
+    assert load_trained(directory, "best").step == 20
+    assert load_trained(directory, "9").step == 9
+    assert load_trained(directory, "15").step == 15  # the best of its time
+    with pytest.raises(PreflightError, match="no checkpoint of step 8; there are 20, 18, 15"):
+        load_trained(directory, "8")
 
 
 COMMAND = [sys.executable, "-m", "lmray", "train", "--config"]

@@ -29,10 +29,10 @@ def test_a_character_of_several_tokens_is_streamed_whole(small_dataset: Path, tm
             model.token_embeddings.weight[token, place] = 1
             model.lm_head.weight[successor, place] = 1
     directory = RunDirectory(tmp_path)
-    trained = Trained(directory, run, splits, model, torch.device("cpu"), step=0)
+    trained = Trained(directory, run, splits.tokenizer, model, torch.device("cpu"), step=0)
     greedy = Sampling(temperature=0)
     pieces = list(stream_text(trained, "A", max_new_tokens=6, sampling=greedy, seed=0))
     assert [piece for piece in pieces if piece] == ["\u00e9", "\u20ac", "\ufffd"]
     assert len(pieces) == 7  # one a token, and what was left
     (whole,) = continue_text(trained, "A", max_new_tokens=6, sampling=greedy, seed=0)
-    assert whole == ("".join(pieces), 6)
+    assert (whole.text, len(whole.ids)) == ("".join(pieces), 6)

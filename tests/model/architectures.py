@@ -5,6 +5,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from lmray.config import Model
+from lmray.model.huggingface_config import FAMILIES
 
 SMALL = {"vocab_size": 64, "context_length": 12, "num_layers": 3, "d_model": 32, "num_heads": 4}
 
@@ -42,3 +43,23 @@ def models() -> st.SearchStrategy[Model]:
         "d_ff": st.sampled_from(["auto", 1, 40]),
     }
     return st.fixed_dictionaries(switches | sizes).map(lambda values: Model(**values))
+
+
+def exportable() -> st.SearchStrategy[Model]:
+    """Any model that an architecture of Hugging Face's computes."""
+    switches: dict[str, st.SearchStrategy[Any]] = {
+        name: st.sampled_from(SWITCHES[name])
+        for name in ("num_kv_heads", "tied_embeddings", "zero_init")
+    }
+    sizes = {
+        "vocab_size": st.integers(2, 80),
+        "context_length": st.integers(1, 12),
+        "num_layers": st.integers(1, 4),
+        "d_model": st.sampled_from([16, 24, 32]),
+        "num_heads": st.sampled_from([2, 4]),
+        "d_ff": st.sampled_from(["auto", 1, 40]),
+        "rope_theta": st.sampled_from([100.0, 10_000.0, 500_000.0]),
+    }
+    families = st.sampled_from([family.switches for family in FAMILIES])
+    values = st.tuples(st.fixed_dictionaries(switches | sizes), families)
+    return values.map(lambda drawn: Model(**drawn[0], **drawn[1]))

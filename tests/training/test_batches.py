@@ -32,7 +32,7 @@ def sampler(small_dataset: Path) -> BatchSampler:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("rank", "world"), [(0, 1), (0, 2), (2, 3)])
 def test_batches_are_those_of_the_sampler_in_any_order(way, device, rank, world, sampler):
-    batch = way(sampler, torch.device(device), rank, world)
+    batch = way(lambda step: sampler, torch.device(device), rank, world)
     for step in (0, 1, 2, 7, 8, 3, 3):
         for mine, its in zip(batch(step), sampler.batch(step, rank, world), strict=True):
             assert (mine.dtype, mine.device.type) == (torch.int64, device)
@@ -56,7 +56,7 @@ class Ids:
 @pytest.mark.parametrize("dtype", ["uint16", "uint32"])
 def test_ids_that_fill_their_type_survive_on_the_device(dtype: str):
     sampler = BatchSampler(Ids(dtype), 4, 8, seed=0)  # pyrefly: ignore
-    resident = ResidentBatches(sampler, torch.device("cpu"), 0, 1)
+    resident = ResidentBatches(lambda step: sampler, torch.device("cpu"), 0, 1)
     for mine, its in zip(resident(5), sampler.batch(5), strict=True):
         np.testing.assert_array_equal(mine.numpy(), its)
     assert resident(5)[1].max() > 2**15
@@ -74,7 +74,7 @@ def test_the_next_batch_is_read_while_this_one_is_used(sampler, monkeypatch):
         return true(self, step, rank, world)
 
     monkeypatch.setattr(BatchSampler, "batch", noted)
-    prefetched = PrefetchedBatches(sampler, torch.device("cpu"), 0, 1)
+    prefetched = PrefetchedBatches(lambda step: sampler, torch.device("cpu"), 0, 1)
     prefetched(0)
     prefetched(1)
     assert third.wait(10), "step 2 is read though nobody has asked for it"
@@ -86,7 +86,7 @@ def test_an_error_of_the_reading_thread_reaches_who_asks(sampler, monkeypatch):
     def broken(self, step, rank=0, world=1):
         raise OSError(f"step {step} is unreadable")
 
-    prefetched = PrefetchedBatches(sampler, torch.device("cpu"), 0, 1)
+    prefetched = PrefetchedBatches(lambda step: sampler, torch.device("cpu"), 0, 1)
     prefetched(0)
     monkeypatch.setattr(BatchSampler, "batch", broken)
     with pytest.raises(OSError, match="step 5 is unreadable"):

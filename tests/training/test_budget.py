@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from lmray.accounting import step_flops
 from lmray.config import Budget, Run, override
 from lmray.dataset import open_splits
 from lmray.errors import PreflightError, UsageError
 from lmray.presets import base_ts
-from lmray.training.budget import Meter, flops_per_step
+from lmray.training.budget import Meter
 from lmray.training.loop import train
 from tests.small import small_run
 
@@ -18,7 +19,7 @@ def test_the_tightest_of_tokens_steps_and_operations_counts():
     run = override(Run(), {"budget.tokens": 10 * 32_768, "budget.steps": 7})
     assert (run.steps, Meter(run).steps) == (7, 7)
     assert override(run, {"budget.steps": 70}).steps == 10
-    by_flops = override(run, {"budget.flops": 3.5 * flops_per_step(run)})
+    by_flops = override(run, {"budget.flops": 3.5 * step_flops(run.model, run.batches.shape(0))})
     assert Meter(by_flops).steps == 3
     with pytest.raises(PreflightError, match=r"budget.flops=1 has no room for one step of .*raise"):
         Meter(override(run, {"budget.flops": 1.0}))
@@ -31,7 +32,7 @@ def test_operations_are_six_for_each_weight_of_a_product_and_attentions():
     layers, d, length, vocabulary = 4, 512, 256, 10_000
     weights = layers * (4 * d * d + 3 * d * 1344) + vocabulary * d
     a_token = 6 * weights + 12 * layers * length * d
-    assert flops_per_step(run) == a_token * 128 * length
+    assert step_flops(run.model, run.batches.shape(0)) == a_token * 128 * length
 
 
 def test_without_a_time_limit_positions_are_steps():

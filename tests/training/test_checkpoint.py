@@ -1,5 +1,6 @@
 """A run's checkpoints: exact, verified, whole on a full disk, refused to strangers."""
 
+import hashlib
 import json
 import resource
 import signal
@@ -9,10 +10,11 @@ import pytest
 import torch
 
 from lmray.config import Model
-from lmray.errors import CorruptionError, LmrayError, PreflightError
+from lmray.errors import CorruptionError, LmrayError, PreflightError, UsageError
 from lmray.model import TransformerLM, cross_entropy
+from lmray.storage import canonical_json
 from lmray.training import AdamW, checkpoint
-from lmray.training.checkpoint import START, Position
+from lmray.training.snapshot import START, Best, Position, take
 
 MODEL = Model(vocab_size=64, context_length=16, num_layers=2, d_model=32, num_heads=4, d_ff=48)
 IDENTITY = {"experiment": {"optim": {"lr": 1e-3, "betas": (0.9, 0.95)}, "seed": 0}, "data": "abc"}
@@ -36,16 +38,9 @@ def run(model, optimizer, steps, *, start=0):
     return losses
 
 
-def write(directory, model, optimizer, *, step=5):
-    return checkpoint.write(
-        directory,
-        step=step,
-        tokens=64 * step,
-        seconds=1.5,
-        model=model,
-        optimizer=optimizer,
-        identity=IDENTITY,
-    )
+def write(directory, model, optimizer, *, step=5, best=None):
+    position = Position(step=step, tokens=64 * step, seconds=1.5, best=best)
+    return checkpoint.write(directory, take(position, model, optimizer, IDENTITY))
 
 
 def trained(steps=1):
@@ -54,7 +49,7 @@ def trained(steps=1):
     return model, optimizer
 
 
-def snapshot(model, optimizer):
+def contents(model, optimizer):
     return [t.clone() for t in model.state_dict().values()], dict(optimizer.state)
 
 
@@ -112,15 +107,66 @@ def test_load_weights_asks_for_no_identity(tmp_path):
     assert torch.equal(other.lm_head.weight, model.lm_head.weight)
 
 
-def test_prune_keeps_the_newest(tmp_path):
+def test_a_snapshot_is_not_changed_by_the_steps_after_it(tmp_path):
+    model, optimizer = trained()
+    before = write(tmp_path / "at once", model, optimizer)
+    snapshot = take(Position(5, 320, 1.5), model, optimizer, IDENTITY)
+    run(model, optimizer, 3)
+    torch.rand(3)
+    after = checkpoint.write(tmp_path / "later", snapshot)
+    for name in FILES:
+        assert (before / name).read_bytes() == (after / name).read_bytes()
+
+
+def test_a_checkpoint_older_than_the_best_can_be_read(tmp_path):
+    """As version 1 of the format has it: a position without a best."""
+    model, optimizer = trained()
+    path = write(tmp_path, model, optimizer)
+    state = json.loads((path / "state.json").read_text())
+    del state["digest"], state["position"]["best"]
+    state["format"] = 1
+    state["digest"] = hashlib.sha256(canonical_json(state).encode()).hexdigest()
+    (path / "state.json").write_text(json.dumps(state))
+    assert checkpoint.read(path, *make(), identity=IDENTITY) == Position(5, 320, 1.5)
+
+
+def test_the_best_is_restored_and_selected(tmp_path):
+    model, optimizer = trained()
+    write(tmp_path, model, optimizer, step=5, best=Best(5, 4.25))
+    write(tmp_path, model, optimizer, step=6, best=Best(5, 4.25))
+    found = checkpoint.restore_latest(tmp_path, *make(), identity=IDENTITY)
+    assert found.best == Best(5, 4.25)
+    (best,) = checkpoint.select(tmp_path, "best")
+    assert best.name == "step-00000005"
+    # A newest one that is damaged does not hide it.
+    (tmp_path / "step-00000006" / "state.json").write_text("{}")
+    assert checkpoint.select(tmp_path, "best") == [best]
+
+
+def test_selects_the_latest_or_a_step_and_names_those_there_are(tmp_path):
+    with pytest.raises(PreflightError, match="has no checkpoint yet"):
+        checkpoint.select(tmp_path, "latest")
+    model, optimizer = trained()
+    five, six = (write(tmp_path, model, optimizer, step=step) for step in (5, 6))
+    assert checkpoint.select(tmp_path, "latest") == [six, five]
+    assert checkpoint.select(tmp_path, "5") == checkpoint.select(tmp_path, "00005") == [five]
+    with pytest.raises(PreflightError, match="no checkpoint of step 7; there are 6, 5"):
+        checkpoint.select(tmp_path, "7")
+    with pytest.raises(PreflightError, match=r"no best .* execution\.keep_best=true .*steps 6, 5"):
+        checkpoint.select(tmp_path, "best")
+    for word in ("newest", "-5", "1e3", "", "\u00b2"):
+        with pytest.raises(UsageError, match="is neither best nor latest nor one of 6, 5"):
+            checkpoint.select(tmp_path, word)
+
+
+def test_prune_keeps_the_newest_and_what_it_is_to_spare(tmp_path):
     model, optimizer = trained()
     for step in (5, 100, 123_456_789):
         write(tmp_path, model, optimizer, step=step)
-    checkpoint.prune(tmp_path, keep=2)
-    assert [p.name for p in checkpoint.newest_first(tmp_path)] == [
-        "step-123456789",
-        "step-00000100",
-    ]
+    for spare, kept in (((5,), 3), ((), 2), ((5, 100, 7), 2)):
+        checkpoint.prune(tmp_path, 2, spare)
+        names = [p.name for p in checkpoint.newest_first(tmp_path)]
+        assert names == ["step-123456789", "step-00000100", "step-00000005"][:kept]
 
 
 def test_writing_a_step_again_replaces_it_and_voids_later_ones(tmp_path):
@@ -159,7 +205,7 @@ def test_a_damaged_checkpoint_is_told_and_the_older_one_used(tmp_path, name, dam
     damage(newest / name)
 
     model, optimizer = make(seed=1)
-    weights, state = snapshot(model, optimizer)
+    weights, state = contents(model, optimizer)
     with pytest.raises(CorruptionError, match=rf"{newest}.*delete"):
         checkpoint.read(newest, model, optimizer, identity=IDENTITY)
     assert all(torch.equal(a, b) for a, b in zip(weights, model.state_dict().values(), strict=True))
@@ -193,7 +239,7 @@ def test_refuses_a_checkpoint_of_another_config_naming_what_differs(tmp_path):
         "experiment": {"optim": {"lr": 3e-3, "betas": (0.9, 0.95)}, "seed": 0, "new": "x"},
         "data": "abc",
     }
-    weights, _ = snapshot(model, optimizer)
+    weights, _ = contents(model, optimizer)
     with pytest.raises(PreflightError) as caught:
         checkpoint.restore_latest(tmp_path, model, optimizer, identity=other)
     assert "experiment.optim.lr is 0.001 there and 0.003 here" in str(caught.value)
@@ -205,10 +251,10 @@ def test_refuses_a_checkpoint_of_another_config_naming_what_differs(tmp_path):
 
 def test_refuses_a_format_it_does_not_know(tmp_path, monkeypatch):
     model, optimizer = trained()
-    monkeypatch.setattr(checkpoint, "FORMAT", 2)
+    monkeypatch.setattr(checkpoint, "FORMAT", 3)
     path = write(tmp_path, model, optimizer)
     monkeypatch.undo()
-    with pytest.raises(PreflightError, match="has format 2 and this lmray reads 1"):
+    with pytest.raises(PreflightError, match="has format 3 and this lmray reads up to 2"):
         checkpoint.read(path, model, optimizer, identity=IDENTITY)
 
 

@@ -11,6 +11,7 @@ import torch
 
 from lmray.model import TransformerLM
 from lmray.training import AdamW, checkpoint
+from lmray.training.snapshot import Position, take
 
 torch.set_num_threads(1)
 directory, identity = Path(sys.argv[1]), {"seed": 0}
@@ -23,9 +24,7 @@ def make(step):
 
 
 def write(step):
-    model, optimizer = make(step)
-    checkpoint.write(directory, step=step, tokens=step, seconds=0.0, model=model,
-                     optimizer=optimizer, identity=identity)
+    checkpoint.write(directory, take(Position(step, step, 0.0), *make(step), identity))
 
 
 def kill(*_):

@@ -12,9 +12,8 @@ from torch import nn
 from torch.nn import functional
 
 from lmray.config import Model
-from lmray.errors import PreflightError, UsageError
 from lmray.model import TransformerLM
-from lmray.training.evaluation import evaluate
+from lmray.training.evaluation import evaluate, intervals
 
 T, V = 8, 32
 
@@ -25,6 +24,7 @@ class Tokens:
     def __init__(self, length):
         self.ids = np.random.default_rng(0).integers(V, size=length)
         self.token_bytes = np.arange(V) % 5 + 1
+        self.document_ends = (np.flatnonzero(self.ids < 3) + 1).astype(np.uint64)
 
     def __len__(self):
         return len(self.ids)
@@ -87,6 +87,75 @@ def test_a_shorter_context_is_honoured():
     assert (found.tokens, found.context_length) == (49, 4)
 
 
+def losses_one_by_one(model, dataset, stride):
+    """(position of the target, place in its window, nats) by a window for each target."""
+    found = []
+    for target in range(1, len(dataset)):
+        window = max(0, -(-(target - T) // stride)) * stride
+        ids = torch.from_numpy(dataset.read(window, target + 1))
+        with torch.no_grad():
+            logits = model(ids[None, :-1])[0, -1].double()
+        nats = functional.cross_entropy(logits, ids[-1]).item()
+        found.append((target, target - window - 1, nats))
+    return found
+
+
+@pytest.mark.parametrize(("stride", "batch_size"), [(T, 4), (5, 1), (5, 4), (1, 3)])
+def test_losses_by_position_and_by_document_are_those_of_single_targets(stride, batch_size):
+    model, dataset = lm(), Tokens(46)
+    found = score(model, dataset, stride=stride, batch_size=batch_size)
+    single = losses_one_by_one(model, dataset, stride)
+    assert found.tokens == 45
+    assert found.stride == stride
+    assert found.loss == pytest.approx(np.mean([nats for *_, nats in single]), rel=1e-6)
+    for place in range(T):
+        there = [nats for _, at, nats in single if at == place]
+        assert found.tokens_by_position[place] == len(there)
+        assert found.loss_by_position[place] == pytest.approx(np.mean(there), rel=1e-5)
+    begin, documents = 0, []
+    for end in [*dataset.document_ends.tolist()[:-1], len(dataset)]:
+        nats = [nats for target, _, nats in single if begin <= target < end]
+        size = sum(dataset.token_bytes[i] for i in dataset.ids[max(1, begin) : end])
+        if nats:
+            documents.append((sum(nats), len(nats), size))
+        begin = end
+    assert len(documents) > 3
+    assert np.allclose(found.by_document.T, documents, rtol=1e-5)
+
+
+def test_disjoint_windows_are_a_stride_of_the_context():
+    model, dataset = lm(), Tokens(101)
+    disjoint, strided = score(model, dataset), score(model, dataset, stride=T)
+    assert (disjoint.loss, disjoint.stride) == (strided.loss, strided.stride)
+
+
+def test_a_prefix_counts_only_documents_it_reads():
+    dataset = Tokens(12 * T)
+    dataset.document_ends = np.array([3, T + 1, 5 * T, 12 * T], dtype=np.uint64)
+    found = score(lm(), dataset, max_tokens=2 * T)
+    assert found.by_document[1].tolist() == [2, T - 2, T]
+    assert found.tokens_by_position.tolist() == [2] * T
+
+
+@pytest.mark.parametrize("ends", [[], [50]], ids=str)
+def test_a_text_without_borders_is_one_document_and_has_no_interval(ends):
+    dataset = Tokens(50)
+    dataset.document_ends = np.array(ends, dtype=np.uint64)
+    found = score(lm(), dataset)
+    assert found.by_document[1].tolist() == [49]
+    assert intervals(found) == {"documents": 1} | dict.fromkeys(
+        ("loss_low", "loss_high", "bits_per_byte_low", "bits_per_byte_high")
+    )
+
+
+def test_intervals_are_around_their_means():
+    found = score(lm(), Tokens(600))
+    facts = intervals(found)
+    assert facts["loss_low"] < found.loss < facts["loss_high"]
+    assert facts["bits_per_byte_low"] < found.bits_per_byte < facts["bits_per_byte_high"]
+    assert facts["documents"] == found.by_document.shape[1]
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_leaves_the_model_as_it_was(training):
     model = lm().train(training)
@@ -119,23 +188,17 @@ def test_nan_stays_nan():
     assert math.isnan(found.loss)
     assert math.isnan(found.perplexity)
     assert math.isnan(found.bits_per_byte)
-
-
-def test_refuses_a_split_shorter_than_a_window():
-    with pytest.raises(PreflightError, match=r"has 8 tokens .* context_length=8 needs 9; use more"):
-        score(lm(), Tokens(T))
-
-
-def test_refuses_a_prefix_shorter_than_a_window():
-    with pytest.raises(UsageError, match=r"max_tokens=7 is less than one window .*=8; raise it"):
-        score(lm(), Tokens(50), max_tokens=T - 1)
+    assert np.isnan(found.loss_by_position).all()
+    assert intervals(found)["loss_low"] is None
 
 
 def _rank(rank, world, address, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world)
     found = score(lm(), Tokens(101), batch_size=2)
-    np.save(f"{folder}/{rank}.npy", [found.loss, found.bits_per_byte, found.tokens, found.bytes])
+    totals = [found.loss, found.bits_per_byte, found.tokens, found.bytes]
+    parts = (found.loss_by_position, found.by_document.flatten())
+    np.save(f"{folder}/{rank}.npy", np.concatenate([totals, *parts]))
     dist.destroy_process_group()
 
 
@@ -147,4 +210,6 @@ def test_ranks_share_the_windows_and_agree(tmp_path, monkeypatch):
     assert np.array_equal(ranks[0], ranks[1])
     assert np.array_equal(ranks[0], ranks[2])
     assert ranks[0][0] == pytest.approx(alone.loss, rel=1e-12)
-    assert ranks[0][2:].tolist() == [alone.tokens, alone.bytes]
+    assert ranks[0][2:4].tolist() == [alone.tokens, alone.bytes]
+    parts = np.concatenate([alone.loss_by_position, alone.by_document.flatten()])
+    assert np.allclose(ranks[0][4:], parts, rtol=1e-12)

@@ -69,7 +69,7 @@ def test_interrupted_and_continued_equals_uninterrupted_bit_for_bit(
         assert (first.status, first.step) == ("preempted", stop_after)
         second, after = run_loop(run, small_dataset, folder)
         assert after[0] == {"kind": "start", "step": stop_after} | {
-            key: after[0][key] for key in ("parameters", "compile_s", "workers")
+            key: after[0][key] for key in ("parameters", "compile_s", "device", "workers")
         }
         assert second.status == "done"
         assert losses(before) + losses(after) == losses(straight)
@@ -185,7 +185,7 @@ def test_the_share_of_clipped_steps_counts_every_step_since_the_record_before(
 def test_evaluation_happens_at_the_first_step_past_each_interval(small_dataset: Path):
     run = small_run(small_dataset, evaluation=Evaluation(interval_tokens=150, prefix_tokens=256))
     # 64 tokens a step: 150 is crossed by step 3 (192), 300 by step 5 (320), 450 by step 8 (512).
-    assert [s for s in range(1, 9) if evaluates_after(s, run)] == [3, 5, 8]
+    assert [s for s in range(1, 9) if evaluates_after(s, run.batches, 150)] == [3, 5, 8]
 
 
 def test_a_vocabulary_that_is_not_the_tokenizers_is_refused(small_dataset: Path, tmp_path: Path):
