@@ -130,7 +130,8 @@ def connect(address: str) -> Jobs:
     Raises PreflightError if none does, or it asks for a token and none, or the wrong one, is here.
     """
     address = (address if "://" in address else f"http://{address}").rstrip("/")
-    mode, headers = "disabled", {}
+    # Without a header of this name Ray's client looks for a token, and fails if there is none.
+    mode, headers = "disabled", {"Authorization": "none"}
     status = _answer(address, {})
     if status == 401:
         mode, headers = "token", {"Authorization": f"Bearer {auth_token(address)}"}

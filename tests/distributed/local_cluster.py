@@ -30,6 +30,7 @@ class LocalCluster:
 
     directory: Path
     auth_mode: str = "token"
+    """For this side's commands; with none they have no token either."""
 
     @property
     def yaml(self) -> Path:
@@ -42,17 +43,23 @@ class LocalCluster:
     @property
     def environment(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "LMRAY_"))}
-        return kept | {
-            "PYTHONPATH": str(ROOT),
-            "LMRAY_VENV": str(Path(sys.executable).parents[1]),
-            "LMRAY_CLUSTER_NAME": "lmrayt",
-            "LMRAY_CLUSTER_NET": "10.78.0",
-            "LMRAY_CLUSTER_DIR": str(self.directory),
-            "RAY_AUTH_MODE": self.auth_mode,
-            "RAY_AUTH_TOKEN_PATH": str(self.directory / "auth_token"),
-            "RAY_TMPDIR": str(self.directory / "client"),
-            "RAY_UP_enable_autoscaler_v2": "0",
-        }
+        auth = {}
+        if self.auth_mode:
+            auth["RAY_AUTH_MODE"] = self.auth_mode
+            auth["RAY_AUTH_TOKEN_PATH"] = str(self.directory / "auth_token")
+        return (
+            kept
+            | auth
+            | {
+                "PYTHONPATH": str(ROOT),
+                "LMRAY_VENV": str(Path(sys.executable).parents[1]),
+                "LMRAY_CLUSTER_NAME": "lmrayt",
+                "LMRAY_CLUSTER_NET": "10.78.0",
+                "LMRAY_CLUSTER_DIR": str(self.directory),
+                "RAY_TMPDIR": str(self.directory / "client"),
+                "RAY_UP_enable_autoscaler_v2": "0",
+            }
+        )
 
     def script(self, *arguments: object, code: int = 0) -> str:
         """What a verb of the script prints."""

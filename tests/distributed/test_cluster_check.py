@@ -4,6 +4,7 @@ import json
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -192,3 +193,20 @@ def test_a_root_that_is_not_shared_is_named(hosts: LocalCluster):
 
 def test_a_second_cluster_of_the_same_name_is_refused(hosts: LocalCluster):
     assert "down` first" in hosts.script("hosts", code=3)
+
+
+def test_a_cluster_that_asks_for_no_token_takes_jobs_without_one(hosts: LocalCluster):
+    start = "ray start --head --num-cpus=1 --object-store-memory=100000000"
+    again = f"for try in 1 2 3; do {start} --dashboard-host=10.78.0.11 && break; ray stop -f; done"
+    hosts.script("ssh", 1, f"export RAY_AUTH_MODE=disabled; ulimit -c 0; {again}")
+    without = replace(hosts, auth_mode="")  # lmray's own default, and no token anywhere
+    code = (
+        "from lmray.distributed.cluster import ray_session; import ray\n"
+        "with ray_session(): print('nodes', len(ray.nodes()))"
+    )
+    job = ["submit", "--address", "http://10.78.0.11:8265", "--", "python", "-c", code]
+    try:
+        assert "nodes 1" in without.lmray(*job)
+        assert "10.78.0.11  head  alive" in without.lmray("cluster", "status", *job[1:3])
+    finally:
+        hosts.script("ssh", 1, "ray stop --force")
