@@ -261,7 +261,7 @@ def test_all_problems_are_named_once() -> None:
             "data.batchsize",
             (
                 "unknown key 'data.batchsize'; did you mean data.batch_size or data.batch_unit "
-                "or data.tokens?"
+                "or data.batch_ramp?"
             ),
         ),
         ("xyzzy", f"unknown key 'xyzzy'; the keys are {', '.join(KEYS)}"),

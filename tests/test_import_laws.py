@@ -74,6 +74,35 @@ def test_only_the_distributed_room_imports_ray(path: Path) -> None:
     assert room(path) == "distributed" or not imports_ray
 
 
+UNSAFE_MODULES = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
+UNSAFE_CALLS = {"torch.save", "torch.load", "torch.jit.load", "torch.package"}
+
+
+def unpickles(path: Path) -> list[str]:
+    """What a file writes or reads that executes what it reads, with the line."""
+    found = [name for name in imported(path) if name.split(".")[0] in UNSAFE_MODULES]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in UNSAFE_CALLS:
+            found.append(f"{ast.unparse(node)}:{node.lineno}")
+        if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+            found.append(f"allow_pickle:{node.value.lineno}")
+    return found + [name for name in imported(path) if name in UNSAFE_CALLS]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_nothing_is_pickled(path: Path) -> None:
+    assert unpickles(path) == []
+
+
+def test_the_scan_sees_pickles(tmp_path: Path) -> None:
+    path = tmp_path / "file.py"
+    path.write_text(
+        "import pickle\nfrom torch import load\nimport torch, numpy\n"
+        "torch.load(1, weights_only=False)\nnumpy.load(1, allow_pickle=True)\n"
+    )
+    assert unpickles(path) == ["pickle", "torch.load:4", "allow_pickle:5", "torch.load"]
+
+
 def test_the_scan_sees_imports(tmp_path: Path) -> None:
     path = tmp_path / "file.py"
     path.write_text(

@@ -78,14 +78,14 @@ def _facts(
 
     model, batch, batches = run.model, run.sequences_per_step, run.batches
     tokens = run.training_tokens
-    memory = training_memory(model)
+    memory = training_memory(model, run.optim.precision)
     flops = batches.cost(run.steps, lambda shape: step_flops(model, shape))
     facts: dict[str, Any] = {
         "parameters": {k: v for k, v in parameters(model).items() if v}
         | {"all": num_parameters(model)},
         "parameters_over_swiglu": over_swiglu(model),
         "forward_flops": forward_flops(model, model.context_length),
-        "memory": _memory(memory, batch),
+        "memory": {"precision": run.optim.precision, **_memory(memory, batch)},
         "training": {
             "tokens": tokens,
             "steps": run.steps,
@@ -115,7 +115,7 @@ def _measured(run: "Run") -> int:
     from lmray.training.peak_memory import measured_peak
 
     device = resolve_device(run.execution.device)
-    return measured_peak(run.model, run.sequences_per_step, device)
+    return measured_peak(run.model, run.sequences_per_step, device, run.optim.precision)
 
 
 def _show(facts: dict[str, Any], json: bool) -> None:
@@ -135,7 +135,8 @@ def _show(facts: dict[str, Any], json: bool) -> None:
         held["measured peak"] = memory["measured_peak"]
     out.print()
     rows = [(name, *_both(count)) for name, count in held.items()]
-    table((f"AdamW training in fp32, batch {memory['batch']}", "GB", "GiB"), rows)
+    title = f"AdamW training in {memory['precision']}, batch {memory['batch']}"
+    table((title, "GB", "GiB"), rows)
     if "largest_batch" in memory:
         available, largest = memory["available"] / GB, memory["largest_batch"]
         out.print(f"largest batch in {available:g} GB: {largest:,} sequences")

@@ -63,6 +63,6 @@ def quickstart(
         prompt = PROMPTS.get(prepared.name, "")
         (written,) = continue_text(trained, prompt, max_new_tokens=100, sampling=SAMPLING, seed=0)
         out.print("\n[bold]the best model writes:[/bold]")
-        out.print(prompt + written.text, markup=False)
+        print(prompt + written.text)
     out.print(f"\n{answer(sweep)}\nreport: {report}", markup=False)
     leave(sweep)

@@ -30,7 +30,7 @@ def result(value: Any, text: str, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(value, indent=2, default=str))
     else:
-        out.print(text, markup=False, soft_wrap=True)
+        print(text)  # as it is: rich makes spaces of tabs and a picture of :smile:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

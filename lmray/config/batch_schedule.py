@@ -41,7 +41,8 @@ class BatchSchedule:
         """`shapes` are (tokens before it begins, shape), ascending from 0; `budget` is in tokens.
 
         A shape begins with the first step before which that many tokens are seen, so that no step
-        is cut; one that the step before reaches across is left out. The last is for all the rest.
+        is cut; one that the step before reaches across is left out, and so is what `budget` has no
+        room for.
         """
         shapes = list(shapes)
         ends = [begin for begin, _ in shapes[1:]] + [budget]
@@ -50,12 +51,14 @@ class BatchSchedule:
         """Steps that fit the budget whole."""
         tokens = 0
         for (_, shape), end in zip(shapes, ends, strict=True):
-            wanted = -(-(end - tokens) // shape.tokens)
-            steps = max(0, min(wanted, (budget - tokens) // shape.tokens))
-            if steps or end == budget:
-                self.stages.append(Stage(shape, self.steps, tokens))
-            self.steps += steps
-            tokens += steps * shape.tokens
+            if tokens >= end:
+                continue
+            self.stages.append(Stage(shape, self.steps, tokens))
+            wanted, paid = -(-(end - tokens) // shape.tokens), (budget - tokens) // shape.tokens
+            self.steps += min(wanted, paid)
+            tokens += min(wanted, paid) * shape.tokens
+            if paid < wanted:
+                break
 
     @property
     def unit(self) -> int:
@@ -63,7 +66,7 @@ class BatchSchedule:
         return math.gcd(*(stage.shape.tokens for stage in self.stages))
 
     def shape(self, step: int) -> BatchShape:
-        """The batch of the step that follows `step` earlier ones; beyond the end, the last."""
+        """The batch of the step that follows `step` earlier ones; beyond the end, as before it."""
         return self._stage(step).shape
 
     def tokens(self, steps: int) -> int:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from lmray.config.batch_schedule import BatchSchedule, batch_schedule
+from lmray.config.batch_schedule import BatchSchedule, BatchShape, batch_schedule
 from lmray.config.model import Model
 from lmray.config.section import Section, integral
 from lmray.config.sections import Budget, Data, Evaluation, Execution, Optim, Tracking
@@ -74,17 +74,18 @@ class Run(Section):
     @model_validator(mode="after")
     def _budget_pays(self) -> "Run":
         batches = self.batches
-        full = batches.shape(batches.steps)
+        full = BatchShape(self.sequences_per_step, self.model.context_length)
         if self.steps < 1:
             raise ValueError(
                 f"budget.tokens={self.budget.tokens} has no room for one step of data.batch_size="
                 f"{full.sequences} x model.context_length={full.length} = {full.tokens} tokens; "
                 f"raise the budget or lower the batch"
             )
-        if self.steps <= batches.stages[-1].step:
+        last = batches.stages[-1]
+        if last.shape != full or self.steps <= last.step:
             raise ValueError(
-                f"the ramps of data end after {batches.stages[-1].step} steps and the budget after "
-                f"{self.steps}; their shares are of budget.tokens={self.budget.tokens}: lower "
+                f"the budget ends after {self.steps} steps, before the full batch that follows the "
+                f"ramps of data; their shares are of budget.tokens={self.budget.tokens}: lower "
                 f"them, or set budget.tokens to what the run will train on"
             )
         for stage in batches.stages:

@@ -13,7 +13,7 @@ from lmray.config import NUMERICS, Run, run_id
 from lmray.dataset import Splits
 from lmray.experiments.run_directory import FINAL, MetricsWriter, RunDirectory, Status
 from lmray.experiments.samples import sampler
-from lmray.experiments.tracking import Tracker
+from lmray.experiments.tracking import check_tracking, open_trackers
 from lmray.training.loop import Record, Report, check_data, never, train
 
 
@@ -33,8 +33,8 @@ def execute(
     the sweep's name for Weights & Biases.
     Under torch.distributed each worker calls this and rank 0 writes.
 
-    Raises PreflightError if another process trains the run or its data does not fit; any error of
-    the training itself after writing it down as failed or out_of_memory.
+    Raises PreflightError if another process trains the run, its data does not fit or its tracking
+    cannot begin; any error of the training itself after writing it down as failed or out_of_memory.
     """
     check_data(run, splits)
     identifier = run_id(run, splits.digest)
@@ -49,14 +49,17 @@ def execute(
         go(report=report)
         return directory
     sample = sampler(run.evaluation, splits.tokenizer)
+    check_tracking(run)
     with directory.locked():
         directory.begin(run, identifier, {"digest": splits.digest, "path": str(splits.directory)})
         metrics = MetricsWriter(directory.path / "metrics.jsonl")
         samples = MetricsWriter(directory.path / "samples.jsonl")
-        tracked = run.tracking.wandb != "off"
-        trackers = [Tracker(run, identifier, directory.path, group=group)] if tracked else []
+        trackers = open_trackers(run, identifier, directory.path, group=group)
 
         def report_all(record: Record) -> None:
+            if record["kind"] == "start":
+                facts = {key: record[key] for key in ("parameters", "compile_s", "device")}
+                directory.note({"began_at_step": record["step"], **facts})
             if record["kind"] in ("start", "sample"):
                 samples(record)
             if record["kind"] != "sample":

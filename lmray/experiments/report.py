@@ -62,6 +62,12 @@ def answer(sweep: Sweep) -> str:
     shown = ", ".join(f"{key} = {best.trial.changes[key]}" for key in sweep.space.axes)
     loss = f"{best.loss:.4f} nats/token, {best.measured['bits_per_byte']:.4f} bits/byte"
     text = f"**Best: {shown}** with a validation loss of {loss}."
+    if "loss_low" in best.measured:
+        low, high = best.measured["loss_low"], best.measured["loss_high"]
+        text += (
+            f" Over other documents of the kind its loss would be {low:.4f} to {high:.4f} "
+            f"(95 % bootstrap interval; other seeds are not in it)."
+        )
     for key in plots.numeric_axes(sweep):
         values, value = sorted(sweep.space.axes[key]), best.trial.changes[key]
         if len(values) > 2 and value in (values[0], values[-1]):

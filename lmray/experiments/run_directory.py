@@ -82,6 +82,12 @@ class RunDirectory:
         }
         write_json(self.path / "run.json", facts)
 
+    def note(self, facts: dict[str, Any]) -> None:
+        """Adds facts to this life of the run."""
+        known = self.facts
+        known["lives"][-1] |= facts
+        write_json(self.path / "run.json", known)
+
     def adopt(self, run: Run, run_id: str, source: dict[str, Any]) -> None:
         """Writes run.json with status imported; `source` says where the model came from."""
         facts = {

@@ -16,6 +16,9 @@ from lmray.training.measured import finite
 SAMPLING = Sampling(temperature=0.8, top_p=0.95)
 """How a run's samples are drawn, and `lmray generate` unless told otherwise."""
 
+_AT_ONCE = 64
+"""Texts in a batch: each has keys and values of its own in memory."""
+
 
 @dataclass(frozen=True)
 class Continuation:
@@ -42,14 +45,16 @@ def write_on(
     seed: int,
 ) -> list[Continuation]:
     """What the model writes after each prompt, to the end of a document; the i-th by seed + i."""
-    found = generate_batch(
-        model,
-        [prompt_ids(tokenizer, prompt) for prompt in prompts],
-        max_new_tokens,
-        sampling,
-        stop_tokens=(tokenizer.end_of_text,),
-        seed=seed,
-    )
+    found: list[list[int]] = []
+    for start in range(0, len(prompts), _AT_ONCE):
+        found += generate_batch(
+            model,
+            [prompt_ids(tokenizer, prompt) for prompt in prompts[start : start + _AT_ONCE]],
+            max_new_tokens,
+            sampling,
+            stop_tokens=(tokenizer.end_of_text,),
+            seed=seed + start,
+        )
     return [Continuation(tokenizer.decode(ids), ids) for ids in found]
 
 

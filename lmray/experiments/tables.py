@@ -13,6 +13,7 @@ from lmray.experiments.space import Space, Trial
 from lmray.experiments.sweep_directory import read_space
 
 _MEASURED = ("loss", "bits_per_byte", "perplexity", "tokens", "seconds")
+_INTERVAL = ("loss_low", "loss_high")
 _MEASURED_AT = ("done", "stopped", "diverged", "paused")
 
 
@@ -26,7 +27,8 @@ class Row:
     measured: dict[str, Any]
     """loss (nats/token), bits_per_byte, perplexity, tokens (trained), seconds; perhaps not all.
 
-    A done trial's are of the whole validation split, a stopped one's of the prefix at its rung.
+    A done trial's are of the whole validation split, with loss_low and loss_high where its run has
+    an interval over documents; a stopped one's of the prefix at its rung.
     """
     curve: list[dict[str, Any]]
     """Its validation records on the prefix."""
@@ -79,7 +81,11 @@ def read_sweep(directory: Path, runs: Path) -> Sweep:
         facts = ended[trial.id] if kind in _MEASURED_AT else {}
         measured = {key: facts[key] for key in _MEASURED if facts.get(key) is not None}
         records = RunDirectory(runs / trial.id).records("validation")
-        # An audit trains a stopped trial to its end; the ledger says where the sweep stopped it.
+        for record in records:
+            if kind == "done" and record["scope"] == "all":
+                measured |= {k: record[k] for k in _INTERVAL if record.get(k) is not None}
+        # A worker that Ray stopped may be a report ahead, an audit trains a stopped one to its end;
+        # the ledger says where the sweep stopped it.
         horizon = facts.get("tokens", float("inf"))
         curve = [r for r in records if r["scope"] == "prefix" and r["tokens"] <= horizon]
         rows.append(Row(trial, status, measured, curve))

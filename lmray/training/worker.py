@@ -96,6 +96,7 @@ class Worker:
         run = self.run
         begun = time.perf_counter()
         inputs, targets = self._batch(step)
+        inputs = inputs.contiguous()  # as _compiled had them: other strides are compiled anew
         waited = time.perf_counter() - begun
         tried = self._fitting(len(inputs))
         loss, self.micro_batch = fitting(

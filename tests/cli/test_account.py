@@ -44,6 +44,18 @@ def test_a_table_for_people(monkeypatch, capsys):
     assert "AdamW training in fp32, batch 2" in shown
 
 
+def test_memory_is_that_of_the_precision_and_of_a_batch_in_sequences(monkeypatch, capsys):
+    words = ("base_ts", "data.batch_unit=tokens", "data.batch_size=16384")
+    fp32, low = (
+        json.loads(account(monkeypatch, capsys, *words, *more, "--json"))["memory"]
+        for more in ((), ("optim.precision=bf16_weights",))
+    )
+    assert (fp32["batch"], low["batch"]) == (64, 64)
+    assert (fp32["precision"], low["precision"]) == ("fp32", "bf16_weights")
+    assert 2 * low["bytes"]["weights"] == fp32["bytes"]["weights"]
+    assert 0.5 < low["bytes"]["all"] / fp32["bytes"]["all"] < 0.6
+
+
 def test_three_models_side_by_side(monkeypatch, capsys):
     shown = account(monkeypatch, capsys, "gpt2-xl")
     for number in ("2,127,057,600", "1,635,537,600", "1,557,611,200", "6,584", "4,886", "7.924"):

@@ -107,6 +107,8 @@ def test_eval_is_the_runs_own_final_validation(home: Path, run_id: str):
     found = json.loads(lmray("eval", run_id[:5], "--json", cwd=home).stdout)
     assert found["loss"] == trained["validation_loss"]
     assert found["bits_per_byte"] == trained["validation_bits_per_byte"]
+    message = refused("eval", run_id, "--checkpoint", "best", cwd=home, code=3)
+    assert "execution.keep_best=true keeps one" in message
 
 
 def test_generate_is_reproducible_and_greedy_at_temperature_0(home: Path, run_id: str):
@@ -117,7 +119,7 @@ def test_generate_is_reproducible_and_greedy_at_temperature_0(home: Path, run_id
     assert again == [second]
     greedy = [
         json.loads(lmray(*words, *likeliest, "--seed", 5, "--json", cwd=home).stdout)["samples"]
-        for likeliest in (("--temperature", 0), ("--top-k", 1), ("--min-p", 1))
+        for likeliest in (("--temperature", 0), ("--top-k", 1), ("--min-p", 1, "--checkpoint", 20))
     ]
     assert greedy[0] == greedy[1] == greedy[2]
     for how in ("--stream", "--no-stream"):

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lmray.config import Execution
+from lmray.config import BatchPhase, Data, Execution
 from lmray.dataset import open_splits
 from lmray.distributed.train import train_on_workers
 from lmray.experiments.execute import execute
@@ -22,7 +22,9 @@ def losses(directory: RunDirectory) -> list[float]:
 @pytest.mark.usefixtures("local_ray")
 def test_two_workers_have_the_losses_of_one(small_dataset: Path, tmp_path: Path):
     splits = open_splits(small_dataset)
-    alone = small_run(small_dataset)
+    ramp = [BatchPhase(share=0.3, batch_size=2)]
+    data = Data(tokens=str(small_dataset), batch_size=4, batch_ramp=ramp)
+    alone = small_run(small_dataset, data=data)
     together = alone.model_copy(
         update={"execution": Execution(device="cpu", workers=2, threads=1, log_interval_steps=1)}
     )

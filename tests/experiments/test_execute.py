@@ -1,15 +1,20 @@
 import fcntl
 import json
+import resource
+import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
-from lmray.config import Optim, run_id
+from lmray.config import Optim, override, run_id
 from lmray.dataset import Splits, open_splits
-from lmray.errors import PreflightError
+from lmray.errors import LmrayError, PreflightError
 from lmray.experiments.execute import execute
 from lmray.experiments.run_directory import RunDirectory
 from lmray.experiments.trained import continue_text, load_trained, stream_text
@@ -46,6 +51,9 @@ def test_a_run_leaves_its_config_provenance_status_and_metrics(splits: Splits, t
     assert whole["bits_per_byte"] == pytest.approx(
         whole["loss"] / 0.6931471805599453 * whole["scored_tokens"] / _scored_bytes(splits)
     )
+    assert whole["documents"] == 40
+    assert whole["loss_low"] < whole["loss"] < whole["loss_high"]
+    assert whole["bits_per_byte_low"] < whole["bits_per_byte"] < whole["bits_per_byte_high"]
 
 
 def _scored_bytes(splits: Splits) -> int:
@@ -165,6 +173,86 @@ def test_other_data_at_the_same_place_is_noticed(splits: Splits, tmp_path: Path)
         load_trained(directory)
 
 
+def test_a_checkpoint_of_another_config_is_refused_by_its_keys(splits: Splits, tmp_path: Path):
+    run = small_run(splits.directory)
+    one = execute(run, splits, tmp_path, report=lambda record: None)
+    changes = {"optim.lr": 3e-3, "model.d_model": 32, "data.batch_size": 2, "execution.threads": 2}
+    other = RunDirectory(tmp_path / run_id(override(run, changes), splits.digest))
+    shutil.copytree(one.checkpoints, other.checkpoints)
+    with pytest.raises(PreflightError) as caught:
+        execute(override(run, changes), splits, tmp_path, report=lambda record: None)
+    message = str(caught.value)
+    for differing in ("optim.lr is 0.01 there and 0.003", "model.d_model is 16 there and 32"):
+        assert f"{differing} here" in message
+    assert "data.batch_size is 4 there and 2 here" in message
+    assert "use that run's config, or another run directory" in message
+    assert "threads" not in message
+    assert "\n" not in message
+    assert other.facts["error"] == f"PreflightError: {message}"
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """The kernel refuses to grow a file past `size` bytes, as it does when the disk is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_fails_the_run_in_one_line_and_leaves_the_checkpoints_before(
+    splits: Splits, tmp_path: Path
+):
+    run = small_run(splits.directory)
+    whole = execute(run, splits, tmp_path / "whole", report=lambda record: None)
+    runs = tmp_path / "full"
+    path = runs / whole.path.name
+    with ExitStack() as full:
+
+        def fill(record: dict) -> None:
+            if record["kind"] == "train" and record["step"] == 10:
+                wait_for(path / "checkpoints" / "step-00000008")
+                full.enter_context(files_of_at_most(20_000))
+
+        with pytest.raises(LmrayError, match=r"cannot write checkpoint .*step-00000012: .*free"):
+            execute(run, splits, runs, report=fill)
+    directory = RunDirectory(path)
+    assert directory.status == "failed"
+    assert "LmrayError: cannot write checkpoint" in directory.facts["error"]
+    assert "\n" not in directory.facts["error"]
+    assert [p.name for p in sorted(directory.checkpoints.iterdir())] == [
+        "step-00000004",
+        "step-00000008",
+    ]
+    assert load_trained(directory).step == 8
+    # With room again the same call goes on.
+    execute(run, splits, runs, report=lambda record: None)
+    assert losses(directory) == losses(whole)
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_the_best_a_step_or_the_latest_checkpoint_is_loaded(splits: Splits, tmp_path: Path):
+    run = override(small_run(splits.directory), {"execution.keep_checkpoints": 9})
+    best = override(run, {"execution.keep_best": True, "execution.checkpoint_interval_steps": 9})
+    directory = execute(best, splits, tmp_path, report=lambda record: None)
+    assert load_trained(directory).step == 20
+    assert load_trained(directory, "best").step == 20
+    assert load_trained(directory, "9").step == 9
+    assert load_trained(directory, "15").step == 15  # the best of its time
+    with pytest.raises(PreflightError, match="no checkpoint of step 8; there are 20, 18, 15"):
+        load_trained(directory, "8")
+
+
 COMMAND = [sys.executable, "-m", "lmray", "train", "--config"]
 
 
@@ -189,23 +277,21 @@ def _train_command(tokens: Path, root: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_kill_9_at_several_steps_then_the_same_command_gives_the_same_run(
-    small_dataset: Path, tmp_path: Path
-):
+def test_kill_9_then_the_same_command_gives_the_same_run(small_dataset: Path, tmp_path: Path):
+    """By the command line, once; test_kills.py does it twenty times and in checkpoints."""
     straight = _train_command(small_dataset, tmp_path / "straight")
     subprocess.run(straight, check=True, capture_output=True, timeout=120)
     (whole,) = (tmp_path / "straight" / "runs").iterdir()
     broken = tmp_path / "killed" / "runs" / whole.name
     command = _train_command(small_dataset, tmp_path / "killed")
-    for step in (3, 90, 200):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 60
-        while _last_step(broken) < step and process.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
-        process.kill()
-        assert process.wait() == -9, "the run ended before it could be killed"
-        assert RunDirectory(broken).status == "running"
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while _last_step(broken) < 30 and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.kill()
+    assert process.wait() == -9, "the run ended before it could be killed"
+    assert RunDirectory(broken).status == "running"
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     assert losses(RunDirectory(broken)) == losses(RunDirectory(whole))
     for name in ("model.safetensors", "optimizer.safetensors"):

@@ -86,6 +86,20 @@ def test_the_answer_says_whether_the_best_is_at_an_edge(tmp_path: Path):
     assert "One seed" in answer(sweep)
 
 
+def test_the_answer_tells_the_interval_of_the_best_where_its_run_has_one(tmp_path: Path):
+    directory, runs = planted(tmp_path, ONE_SEED)
+    assert "95 %" not in answer(read_sweep(directory, runs))
+    for row in read_sweep(directory, runs).rows:
+        whole = {"kind": "validation", "scope": "all", "step": 99, "tokens": 9_994_240}
+        loss = row.measured.get("loss", 9.0)
+        writer = MetricsWriter(runs / row.trial.id / "metrics.jsonl")
+        writer({**whole, "loss": loss, "loss_low": loss - 0.125, "loss_high": loss + 0.125})
+        writer.close()
+    sweep = read_sweep(directory, runs)
+    assert "its loss would be 2.1250 to 2.3750 (95 % bootstrap interval" in answer(sweep)
+    assert [("loss_low" in row.measured) for row in sweep.rows] == [False, True, True, False]
+
+
 def test_seeds_are_summed_up_by_mean_spread_and_count(tmp_path: Path):
     losses = {(1e-3, s): 2.5 + s / 10 for s in range(3)} | {(1e-2, s): 2.0 for s in range(3)}
     directory, runs = planted(tmp_path, losses)

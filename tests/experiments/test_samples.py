@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lmray import experiments
 from lmray.config import Evaluation, override, run_id
 from lmray.dataset import Splits, open_splits
 from lmray.errors import UsageError
@@ -35,10 +36,12 @@ def samples(directory: RunDirectory) -> list[dict]:
     return read_lines(directory.path / "samples.jsonl")
 
 
-def timeless(directory: RunDirectory) -> list[dict]:
-    measured = ("seconds", "tokens_per_s", "data_wait_s", "peak_memory_bytes")
+CURVE = ("kind", "scope", "step", "tokens", "lr", "loss", "gradient_norm", "update_ratio")
+
+
+def curve(directory: RunDirectory) -> list[dict]:
     lines = read_lines(directory.path / "metrics.jsonl")
-    return [{k: v for k, v in line.items() if k not in measured} for line in lines]
+    return [{key: line.get(key) for key in CURVE} for line in lines]
 
 
 @pytest.fixture(scope="module")
@@ -73,13 +76,22 @@ def test_a_sample_is_what_the_checkpoint_of_its_step_writes(straight: RunDirecto
         assert (written.text, len(written.ids)) == (record["text"], record["new_tokens"])
 
 
+def test_many_texts_are_written_in_batches(straight: RunDirectory, monkeypatch: pytest.MonkeyPatch):
+    trained = load_trained(straight)
+    options = {"max_new_tokens": 8, "sampling": SAMPLING, "seed": 2, "samples": 5}
+    together = continue_text(trained, "Ada", **options)
+    monkeypatch.setattr(experiments.samples, "_AT_ONCE", 2)
+    assert continue_text(trained, "Ada", **options) == together
+    assert len(together) == 5
+
+
 def test_a_run_is_bit_for_bit_the_same_with_and_without_samples(
     straight: RunDirectory, splits: Splits, tmp_path: Path
 ):
     without = execute(sampled_run(splits, ()), splits, tmp_path, report=lambda record: None)
     assert without.path.name == straight.path.name
     assert samples(without) == []
-    assert timeless(without) == timeless(straight)
+    assert curve(without) == curve(straight)
     for name in ("model.safetensors", "optimizer.safetensors"):
         last = Path("checkpoints/step-00000020") / name
         assert (without.path / last).read_bytes() == (straight.path / last).read_bytes()

@@ -7,6 +7,7 @@ from wandb.proto import wandb_internal_pb2
 
 from lmray.config import Tracking
 from lmray.dataset import open_splits
+from lmray.errors import PreflightError
 from lmray.experiments.execute import execute
 from tests.small import small_run
 
@@ -71,3 +72,15 @@ def test_an_offline_run_has_the_config_the_group_and_every_record(
     ]
     prefix = [r["loss"] for r in directory.records("validation") if r["scope"] == "prefix"]
     assert validations == prefix
+
+
+def test_online_without_a_key_is_refused_before_anything_begins(
+    small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
+    run = small_run(small_dataset, tracking=Tracking(wandb="online"))
+    with pytest.raises(PreflightError, match=r"wandb=online: No API key .* tracking.wandb=offline"):
+        execute(run, open_splits(small_dataset), tmp_path / "runs", report=lambda record: None)
+    assert not (tmp_path / "runs").exists()

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch._dynamo.utils import counters
 
 from lmray.config import override
 from lmray.dataset import open_splits
@@ -63,7 +64,9 @@ def test_bf16_weights_have_fp32_copies_in_the_checkpoint(small_dataset: Path, tm
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 def test_a_compiled_run_has_the_losses_of_one_that_is_not(small_dataset: Path, tmp_path: Path):
     plain = go(small_dataset, tmp_path / "plain", {})
+    counters.clear()
     compiled = go(small_dataset, tmp_path / "compiled", {"execution.compile": "default"})
+    assert counters["stats"]["unique_graphs"] == 1, "steps compile nothing that was not reported"
     assert losses(compiled) == pytest.approx(losses(plain), rel=1e-5)
     assert plain[0]["compile_s"] == 0.0
     assert compiled[0]["compile_s"] > 0.1
