@@ -9,15 +9,25 @@ width; its positions are learned, its head is tied to its embedding, and torch's
 the step after torch's clipping. lmray's step is that of `lmray train`: its FFN has the parameters
 of nanoGPT's to the nearest multiple of 64, its head is not tied.
 
-Figures are medians over the rounds of the tokens per second of a turn and of the ratio of the two
-turns of a round. The share of the peak is what a step's matrix products (forward and backward, by
-torch's own count) would take at the speed of a large fp32 product, over what the step took.
+lmray's process keeps the memory that it frees, as `lmray train` does (lmray.machine); nanoGPT's has
+the allocator as it comes, and a third contestant is nanoGPT with the memory kept, so that it shows
+what comes from where. Each has a process of its own and waits while another has its turn.
+
+Figures are medians over the rounds of the tokens per second of a turn, by wall time and by CPU time
+(of all threads, which other programs on the machine disturb less), and of the ratio of the turns
+of a round. The share of the peak is what a step's matrix products (forward and backward, by torch's
+own count) would take at the speed of a large fp32 product, over what the step took.
 """
 
 import argparse
+import multiprocessing
+import resource
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
+from multiprocessing.connection import Connection
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +36,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lmray import presets
 from lmray.config import Run, override
-from lmray.model import TransformerLM, cross_entropy
+from lmray.machine import freed_memory_kept
+from lmray.model import TransformerLM
 from lmray.training import clip_gradient_norm
+from lmray.training.chunked_loss import mean_cross_entropy
 from lmray.training.device import available_cores
 from lmray.training.optimizers import make_optimizer
 
@@ -90,7 +102,7 @@ def lmray_step(run: Run) -> tuple[nn.Module, Step]:
 
     def step(inputs: Tensor, targets: Tensor) -> float:
         optimizer.zero_grad(set_to_none=True)
-        loss = cross_entropy(model(inputs), targets)
+        loss = mean_cross_entropy(model(inputs), targets)
         loss.backward()
         clip_gradient_norm(model.parameters(), 1.0)
         optimizer.step()
@@ -143,6 +155,47 @@ def flops_per_token(model: nn.Module, run: Run) -> float:
     return 3 * counter.get_total_flops() / run.model.context_length
 
 
+class Contestant(NamedTuple):
+    make: Callable[[Run], tuple[nn.Module, Step]]
+    keeps_memory: bool
+
+
+CONTESTANTS = {
+    "lmray": Contestant(lmray_step, True),
+    "nanoGPT": Contestant(nanogpt_step, False),
+    "nanoGPT, memory kept": Contestant(nanogpt_step, True),
+}
+
+
+class Turn(NamedTuple):
+    wall_s: float
+    cpu_s: float
+    page_faults: int
+
+
+def contest(name: str, run: Run, threads: int, steps: int, pipe: Connection) -> None:
+    """One contestant's process: a turn for each message until there is a False."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    contestant = CONTESTANTS[name]
+    with freed_memory_kept() if contestant.keeps_memory else nullcontext():
+        model, step = contestant.make(run)
+        shape = (run.sequences_per_step, run.model.context_length)
+        batches = torch.randint(run.model.vocab_size, (steps, 2, *shape))
+        step(*batches[0])
+        pipe.send((sum(p.numel() for p in model.parameters()), flops_per_token(model, run)))
+        while pipe.recv():
+            before, cpu, wall = _page_faults(), time.process_time(), time.perf_counter()
+            for batch in batches:
+                step(*batch)
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+            pipe.send(Turn(wall, cpu, _page_faults() - before))
+
+
+def _page_faults() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", choices=presets.PRESETS, default="tiny")
@@ -152,37 +205,49 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=available_cores())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    torch.manual_seed(0)
     run = presets.PRESETS[arguments.preset]()
     if arguments.batch_size:
         run = override(run, {"data.batch_size": arguments.batch_size})
-    made = {"lmray": lmray_step(run), "nanoGPT": nanogpt_step(run)}
-    shape = (run.sequences_per_step, run.model.context_length)
-    batches = torch.randint(run.model.vocab_size, (arguments.steps, 2, *shape))
-    for _, step in made.values():
-        step(*batches[0])
-    rates: dict[str, list[float]] = {name: [] for name in made}
+    spawning = multiprocessing.get_context("spawn")
+    pipes, facts = {}, {}
+    for name in CONTESTANTS:
+        pipes[name], far = spawning.Pipe()
+        work = (name, run, arguments.threads, arguments.steps, far)
+        spawning.Process(target=contest, args=work, daemon=True).start()
+        facts[name] = pipes[name].recv()
+    turns: dict[str, list[Turn]] = {name: [] for name in CONTESTANTS}
     peaks = []
-    for turn in range(arguments.rounds):
+    for number in range(arguments.rounds):
         peaks.append(peak_flops())
         # Who is first in a round takes turns too.
-        for name in sorted(made, reverse=bool(turn % 2)):
-            seconds = _seconds(lambda step=made[name][1]: [step(*batch) for batch in batches])
-            rates[name].append(run.batches.tokens(arguments.steps) / seconds)
+        for name in sorted(CONTESTANTS, reverse=bool(number % 2)):
+            pipes[name].send(True)
+            turns[name].append(pipes[name].recv())
+    for pipe in pipes.values():
+        pipe.send(False)
     peak = max(peaks)
+    tokens = run.batches.tokens(arguments.steps)
     print(
-        f"{arguments.preset}, {shape[0]} x {shape[1]} tokens a step, {arguments.threads} threads, "
-        f"peak of matrix products {peak / 1e9:.0f} GFLOP/s"
+        f"{arguments.preset}, {run.sequences_per_step} x {run.model.context_length} tokens a step, "
+        f"{arguments.threads} threads, peak of matrix products {peak / 1e9:.0f} GFLOP/s"
     )
-    for name, (model, _) in made.items():
-        rate, parameters = (
-            statistics.median(rates[name]),
-            sum(p.numel() for p in model.parameters()),
+    for name, (parameters, flops) in facts.items():
+        rate = statistics.median(tokens / turn.wall_s for turn in turns[name])
+        cpu = statistics.median(tokens / turn.cpu_s for turn in turns[name])
+        faults = statistics.median(turn.page_faults for turn in turns[name]) / arguments.steps
+        print(
+            f"{name:21} {parameters:>10,} parameters {rate:>8,.0f} tokens/s "
+            f"{rate * flops / peak:6.1%} of peak, {cpu:>8,.0f} tokens per CPU second, "
+            f"{faults:>7,.0f} page faults a step"
         )
-        share = rate * flops_per_token(model, run) / peak
-        print(f"{name:8} {parameters:>12,} parameters {rate:>10,.0f} tokens/s {share:6.1%} of peak")
-    ratios = [ours / theirs for ours, theirs in zip(rates["lmray"], rates["nanoGPT"], strict=True)]
-    print(f"ratio    {statistics.median(ratios):.3f} (of {min(ratios):.3f} to {max(ratios):.3f})")
+    for name in list(CONTESTANTS)[1:]:
+        pairs = list(zip(turns["lmray"], turns[name], strict=True))
+        wall = [theirs.wall_s / ours.wall_s for ours, theirs in pairs]
+        cpu = [theirs.cpu_s / ours.cpu_s for ours, theirs in pairs]
+        print(
+            f"lmray / {name:21} wall {statistics.median(wall):.3f} ({min(wall):.3f} to "
+            f"{max(wall):.3f}), CPU {statistics.median(cpu):.3f} ({min(cpu):.3f} to {max(cpu):.3f})"
+        )
 
 
 if __name__ == "__main__":

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# Before anything imports it: transformers would otherwise look for newer files on the network.
+# Before anything imports them: transformers would look for newer files on the network, and torch
+# would spin for a second thread at products that take microseconds (half of all tests' time).
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import lmray.distributed  # noqa: F401 - sets Ray's environment before a test module imports Ray
 from tests.small import write_dataset
@@ -25,17 +27,6 @@ def data_dir() -> Path:
     if "LMRAY_TEST_DATA" not in os.environ:
         pytest.skip("LMRAY_TEST_DATA does not name a folder of real text")
     return Path(os.environ["LMRAY_TEST_DATA"]).resolve()
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """Small products spin for a second thread: up to fifty times as long where cores are busy."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

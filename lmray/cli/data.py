@@ -67,7 +67,7 @@ def build_dataset(
     from lmray.distributed.cluster import ray_session
     from lmray.distributed.data import run_tasks
 
-    with ray_session(address):
+    with ray_session(address, shared=directory.parent):
         lmray.dataset.build(
             corpus,
             tokenizer.resolve(),

@@ -10,6 +10,7 @@ import typer
 import lmray
 from lmray.cli import (
     account,
+    cluster,
     corpus,
     data,
     doctor,
@@ -17,6 +18,7 @@ from lmray.cli import (
     generate,
     model_formats,
     quickstart,
+    submit,
     sweep,
     tokenizer,
     train,
@@ -40,6 +42,8 @@ app.command("eval")(evaluate.evaluate_run)
 app.command("generate")(generate.generate_text)
 model_formats.register(app)
 app.add_typer(sweep.app, name="sweep")
+app.command("submit", context_settings={"allow_interspersed_args": False})(submit.submit)
+app.add_typer(cluster.app, name="cluster")
 app.command("account")(account.account)
 app.command("doctor")(doctor.doctor)
 

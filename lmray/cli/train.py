@@ -75,7 +75,7 @@ def _train(run: "Run", splits: "Splits", runs: Path, address: str) -> "RunDirect
         from lmray.distributed.cluster import ray_session
         from lmray.distributed.train import train_on_workers
 
-        with ray_session(address), _following(run, splits.digest, runs, report):
+        with ray_session(address, shared=runs), _following(run, splits.digest, runs, report):
             try:
                 return train_on_workers(run, splits, runs)
             except SystemExit:

@@ -6,22 +6,27 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
 
+from lmray.distributed.shared_root import require_shared
 from lmray.errors import PreflightError
 from lmray.machine import available_cores
 
 
 @contextmanager
-def ray_session(address: str = "", *, dashboard: bool = False) -> Iterator[None]:
+def ray_session(
+    address: str = "", *, dashboard: bool = False, shared: Path | None = None
+) -> Iterator[None]:
     """Connects to the cluster at `address` or $RAY_ADDRESS, else starts a local Ray for the block.
 
     A session that is already there is used and left alone. The local one listens on loopback, asks
     every client for a token that is made for it alone, and sends no usage statistics.
 
-    Raises PreflightError if there is no cluster at the address.
+    Raises PreflightError if there is no cluster at the address, or the folder `shared`, where the
+    work leaves its results, is not the same on all nodes.
     """
     if ray.is_initialized():
         yield
@@ -42,6 +47,8 @@ def ray_session(address: str = "", *, dashboard: bool = False) -> Iterator[None]
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         ray.init(address="local", num_cpus=available_cores(), include_dashboard=dashboard, **quiet)
     try:
+        if shared is not None:
+            require_shared(shared)
         yield
     finally:
         ray.shutdown()

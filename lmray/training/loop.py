@@ -16,6 +16,7 @@ from lmray.accounting import step_flops
 from lmray.config import BatchSchedule, Run
 from lmray.dataset import Splits
 from lmray.errors import PreflightError
+from lmray.machine import freed_memory_kept
 from lmray.model import TransformerLM
 from lmray.training.budget import Meter
 from lmray.training.clock import Clock
@@ -84,7 +85,8 @@ def train(
     """
     check_data(run, splits)
     keep, best = run.execution.keep_checkpoints, run.execution.keep_best
-    with Saver(directory, identity=identity, keep=keep, keep_best=best) as saver:
+    saving = Saver(directory, identity=identity, keep=keep, keep_best=best)
+    with freed_memory_kept(), saving as saver:
         return _train(run, splits, saver, report, interrupted, sample)
 
 

@@ -16,8 +16,6 @@ from lmray.training.peak_memory import measured_peak
 from lmray.training.precision import autocast, prepare
 from tests.model.architectures import ONE_SWITCH, models, small
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 NOT_SAVED = {
     *("weights", "gradients", "first moments", "second moments", "fp32 copies of the weights"),
 }

@@ -19,7 +19,6 @@ from lmray.tokenizer import Tokenizer
 from tests.small import END
 
 transformers = pytest.importorskip("transformers")
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,6 @@ from lmray.generation import Sampling
 from lmray.training.evaluation import evaluate
 from tests.small import VOCAB_SIZE
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def trained(trained_run):

@@ -12,7 +12,6 @@ from lmray.model.huggingface_weights import from_huggingface, to_huggingface
 from tests.model.architectures import exportable, small
 
 transformers = pytest.importorskip("transformers")
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def random_model(model):
