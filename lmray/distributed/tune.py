@@ -238,7 +238,8 @@ def _trial(config: dict[str, Any]) -> None:
                 group=spec["sweep"],
                 callbacks=[TuneReportCallback()],
                 asks=spec,
-                interrupted=stop,
+                # One that has not looked: another node's clock is not this one's.
+                interrupted=StopFile(stop.path),
             )
         else:
             execute(
