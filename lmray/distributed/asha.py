@@ -95,8 +95,9 @@ class Jobs(_Stateless, Searcher):
 class AshaScheduler(_Stateless, FIFOScheduler):
     """Brings what trials report to the referee, and kills those that are silent for too long.
 
-    A trial reports {"message": JSON text}: a validation record at a rung, or kind "ended" with
-    status and facts. It runs in the process that drives the sweep and writes the ledger.
+    A trial reports {"message": JSON text}: a validation record at a rung, kind "ended" with status
+    and facts, or kind "stop" where the sweep was asked to. The scheduler runs in the process that
+    drives the sweep and writes the ledger.
     """
 
     def __init__(self, judge: Judge, runs: Path, *, timeout_s: float) -> None:
@@ -113,7 +114,7 @@ class AshaScheduler(_Stateless, FIFOScheduler):
         identifier, message = trial.config["trial"]["id"], json.loads(result["message"])
         if message["kind"] == "ended":
             self._judge.ended(identifier, message["status"], message["facts"])
-        else:
+        elif message["kind"] == "validation":
             self._judge.judge(identifier, message)
         return TrialScheduler.CONTINUE
 

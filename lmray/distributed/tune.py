@@ -35,6 +35,9 @@ from lmray.experiments.sweep_directory import StopFile, begin
 from lmray.experiments.turns import Turns
 from lmray.experiments.verdicts import Verdicts
 
+_ASKED_TO_STOP = {"kind": "stop"}
+"""Told lest Ray Tune print that a job has told nothing."""
+
 _PREDECESSOR_S = 60.0
 """How long the process of a driver that was killed may take to let go of its run."""
 
@@ -213,7 +216,7 @@ def _tell(message: dict[str, Any]) -> None:
 def _trial(config: dict[str, Any]) -> None:
     """A job's process: trains until the trial has to leave or is at its end, says how it stands.
 
-    It says nothing if the sweep was asked to stop: the ledger goes on saying that the trial runs.
+    If the sweep was asked to stop it says only that: the ledger goes on saying that the trial runs.
     Rungs that the run has passed without the sweep's knowledge, in another sweep, say, are judged
     by what it wrote down there.
     """
@@ -223,6 +226,7 @@ def _trial(config: dict[str, Any]) -> None:
     directory = RunDirectory(runs / spec["id"])
     stop = StopFile(Path(spec["stop"]))
     if stop():
+        _tell(_ASKED_TO_STOP)
         return
     _wait_for_predecessor(directory)
     verdicts = Verdicts(Path(spec["ledger"]), spec["id"], spec["levels"], _tell)
@@ -252,6 +256,7 @@ def _trial(config: dict[str, Any]) -> None:
             )
     facts = directory.facts
     if facts["status"] == "preempted" and stop():
+        _tell(_ASKED_TO_STOP)
         return
     keys = ("loss", "bits_per_byte", "perplexity")
     measured = {key: directory.final_validation().get(key) for key in keys}
