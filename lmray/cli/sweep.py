@@ -236,7 +236,7 @@ def carry_out(
         busy = f"another process is running {directory}; wait for it or stop it"
         with (
             locked(directory, busy),
-            ray_session(address, dashboard=several),
+            ray_session(address, dashboard=several, shared=directory.parent),
             watching(directory, runs) as observe,
         ):
             run_sweep(grown, splits, directory, runs, retry=retry, observe=observe)
