@@ -179,7 +179,7 @@ class WandbTracker:
     def close(self, status: str) -> None:
         """Says how the run ended."""
         self._run.summary["status"] = status
-        self._run.finish(exit_code=0 if status in ("done", "stopped", "diverged") else 1)
+        self._run.finish(exit_code=1 if status in ("failed", "out_of_memory") else 0)
 
 
 class TensorBoardTracker:
