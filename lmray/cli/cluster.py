@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lmray.cli.options import Json
+from lmray.cli.options import Dashboard, Json
 
 app = typer.Typer(help="Look at a cluster before and while it runs.", no_args_is_help=True)
 
@@ -50,12 +50,7 @@ def status(
     cluster: Annotated[
         Path | None, typer.Argument(help="A cluster's YAML: its dashboard is reached through ssh.")
     ] = None,
-    address: Annotated[
-        str,
-        typer.Option(
-            envvar="RAY_API_SERVER_ADDRESS", help="The dashboard's, as in http://127.0.0.1:8265."
-        ),
-    ] = "",
+    address: Dashboard = "",
     json: Json = False,
 ) -> None:
     """Say what a running cluster has, what is used, and what waits for what."""

@@ -32,6 +32,13 @@ Address = Annotated[
     typer.Option(envvar="RAY_ADDRESS", help="Ray cluster to join; without one, Ray starts here."),
 ]
 
+Dashboard = Annotated[
+    str,
+    typer.Option(
+        envvar="RAY_API_SERVER_ADDRESS", help="The dashboard's, as in http://127.0.0.1:8265."
+    ),
+]
+
 Checkpoint = Annotated[
     str, typer.Option(help="latest, best (if the run has execution.keep_best=true), or a step.")
 ]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lmray.cli.options import Dashboard
 from lmray.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,12 +22,7 @@ def submit(
         list[str] | None,
         typer.Argument(metavar="-- COMMAND...", help="As in: lmray sweep run learning_rate"),
     ] = None,
-    address: Annotated[
-        str,
-        typer.Option(
-            envvar="RAY_API_SERVER_ADDRESS", help="The dashboard's, as in http://127.0.0.1:8265."
-        ),
-    ] = "",
+    address: Dashboard = "",
     cluster: Annotated[
         Path | None, typer.Option(help="A cluster's YAML: its dashboard is reached through ssh.")
     ] = None,

@@ -173,7 +173,7 @@ class Broken(_Stateless, Stopper):
 def _lost(trial: Trial) -> bool:
     """Whether a trial's process was lost, and did not raise what ended it."""
     path = trial.pickled_error_file
-    # Ray Tune's own note of a minute ago, in its scratch directory.
+    # Ray Tune's own note of this moment; get_pickled_error looks where it is copied to later.
     return bool(path) and isinstance(cloudpickle.loads(Path(path).read_bytes()), RayActorError)
 
 

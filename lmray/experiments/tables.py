@@ -61,9 +61,10 @@ class Sweep:
 
     @property
     def best(self) -> Row | None:
-        """The done trial with the lowest loss; None while there is none."""
-        done = [row for row in self.rows if row.status == "done"]
-        return min(done, key=lambda row: row.loss) if done else None
+        """The done trial of lowest loss of the best combination; None while there is none."""
+        group = best_of(summaries(self))
+        done = [row for row in group.rows if row.status == "done"] if group else []
+        return min(done, key=lambda row: row.loss, default=None)
 
     @property
     def trials(self) -> list[Row]:

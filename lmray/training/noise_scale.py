@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lmray.errors import UsageError
+
 FEWEST = 4
 """Batches below which there is no telling how sure an estimate is."""
 
@@ -43,9 +45,13 @@ def noise_scale(
 
     The gradients g of two batches share nothing but G, so E[g g'] = |G|^2, and E|g|^2 = |G|^2 +
     tr(Sigma) / batch_size. The gradients of all batches are held at once.
+
+    Raises UsageError for fewer than FEWEST batches.
     """
     if len(losses) < FEWEST:
-        raise ValueError(f"{len(losses)} batches are too few to tell noise from signal; give 4")
+        raise UsageError(
+            f"{len(losses)} batches are too few to tell noise from signal; give {FEWEST} or more"
+        )
     gradients = [
         torch.cat([gradient.flatten() for gradient in torch.autograd.grad(loss(), parameters)])
         for loss in losses

@@ -1,4 +1,4 @@
-"""A small run that was trained to its end."""
+"""A small run that was trained to its end, its model, and that in Hugging Face's files."""
 
 from pathlib import Path
 
@@ -7,7 +7,9 @@ import pytest
 from lmray.config import Model
 from lmray.dataset import open_splits
 from lmray.experiments.execute import execute
+from lmray.experiments.exporting import export_model
 from lmray.experiments.run_directory import RunDirectory
+from lmray.experiments.trained import Trained, load_trained
 from tests.small import VOCAB_SIZE, small_run
 
 
@@ -25,3 +27,17 @@ def trained_run(small_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -
     run = small_run(small_dataset, model=model)
     runs = tmp_path_factory.mktemp("runs")
     return execute(run, open_splits(small_dataset), runs, report=lambda record: None)
+
+
+@pytest.fixture(scope="session")
+def trained(trained_run: RunDirectory) -> Trained:
+    """The model of that run; read only."""
+    return load_trained(trained_run)
+
+
+@pytest.fixture(scope="session")
+def exported(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder it is exported to; read only."""
+    out = tmp_path_factory.mktemp("exported") / "model"
+    export_model(trained, out)
+    return out

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -18,20 +19,11 @@ from lmray.generation import generate
 from lmray.tokenizer import Tokenizer
 from tests.small import END
 
-transformers = pytest.importorskip("transformers")
-
 
 @pytest.fixture(scope="module")
-def trained(trained_run):
-    return load_trained(trained_run)
-
-
-@pytest.fixture(scope="module")
-def folder(trained, tmp_path_factory) -> Path:
+def folder(exported) -> Path:
     """The run as it is exported unless asked for something else."""
-    out = tmp_path_factory.mktemp("exported") / "model"
-    export_model(trained, out)
-    return out
+    return exported
 
 
 @pytest.fixture(scope="module")

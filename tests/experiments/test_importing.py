@@ -19,18 +19,6 @@ from lmray.training.evaluation import evaluate
 from tests.small import VOCAB_SIZE
 
 
-@pytest.fixture(scope="module")
-def trained(trained_run):
-    return load_trained(trained_run)
-
-
-@pytest.fixture(scope="module")
-def exported(trained, tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("exported") / "model"
-    export_model(trained, out)
-    return out
-
-
 @pytest.fixture
 def folder(exported, tmp_path) -> Path:
     """A copy to damage."""

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lmray.errors import UsageError
 from lmray.training.noise_scale import noise_scale
 
 
@@ -51,5 +52,5 @@ def test_pure_noise_has_no_scale_and_too_few_batches_none_either():
     found = estimate(torch.zeros(2).double(), torch.ones(2), batches=4, batch_size=2, seed=3)
     assert found.high == math.inf
     assert found.low == 0
-    with pytest.raises(ValueError, match="3 batches are too few"):
+    with pytest.raises(UsageError, match="3 batches are too few"):
         estimate(torch.ones(2).double(), torch.ones(2), batches=3, batch_size=2)
