@@ -27,12 +27,12 @@ from pathlib import Path
 from lmray import presets
 from lmray.config import Run, override, run_id
 from lmray.dataset import open_splits
-from lmray.experiments.asha import Asha, Mode
-from lmray.experiments.execute import execute
-from lmray.experiments.ledger import Ledger, read_events, standing
-from lmray.experiments.referee import Referee
-from lmray.experiments.run_directory import RunDirectory
-from lmray.experiments.space import Trial
+from lmray.runs.execute import execute
+from lmray.runs.run_directory import RunDirectory
+from lmray.sweeps.decisions.asha import Asha, Mode
+from lmray.sweeps.decisions.referee import Referee
+from lmray.sweeps.ledger import Ledger, read_events, standing
+from lmray.sweeps.space import Trial
 
 RATES = [float(f"{1e-4 * 10 ** (3 * i / 15):.3g}") for i in range(16)]
 PLACES = 2

@@ -20,10 +20,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from lmray.config import Budget, Evaluation, Execution, Model
-from lmray.experiments.asha import Asha
-from lmray.experiments.ledger import read_events
-from lmray.experiments.run_directory import list_runs
-from lmray.experiments.space import Space
+from lmray.runs.run_directory import list_runs
+from lmray.sweeps.decisions.asha import Asha
+from lmray.sweeps.ledger import read_events
+from lmray.sweeps.space import Space
 from tests.distributed.killing import Driver, decisions
 from tests.small import small_run, write_dataset
 

@@ -32,7 +32,8 @@ ORDER = [
     "model",
     "training",
     "generation",
-    "experiments",
+    "runs",
+    "sweeps",
     "distributed",
     "cli",
     "__main__",
@@ -140,7 +141,7 @@ def test_text_and_tokens_need_no_torch() -> None:
 
 
 def test_training_needs_no_ray() -> None:
-    rooms = ("lmray.model", "lmray.training", "lmray.generation", "lmray.experiments.execute")
+    rooms = ("lmray.model", "lmray.training", "lmray.generation", "lmray.runs.execute")
     assert loaded_after_importing(*rooms) == "torch"
 
 

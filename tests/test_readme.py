@@ -10,7 +10,7 @@ import typer
 
 from lmray.cli.main import app
 from lmray.config import KEYS, parse_assignments
-from lmray.experiments.space_file import shipped_spaces
+from lmray.sweeps.space_file import shipped_spaces
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

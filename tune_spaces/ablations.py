@@ -14,9 +14,9 @@ Budget: 1.6 M tokens a trial, all to the end; on two cores under an hour and a h
 """
 
 from lmray.config import override
-from lmray.experiments.axes import Variants, When
-from lmray.experiments.space import TO_THE_END
 from lmray.presets import tiny
+from lmray.sweeps.axes import Variants, When
+from lmray.sweeps.space import TO_THE_END
 
 BASE = override(tiny(), {"budget.tokens": 1_572_864, "evaluation.interval_tokens": 196_608})
 VARIANTS = Variants(

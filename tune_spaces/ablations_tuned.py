@@ -11,7 +11,7 @@ Budget: 1.6 M tokens a trial, half of the trials stopped at each rung; on two co
 import runpy
 from pathlib import Path
 
-from lmray.experiments.space import Asha
+from lmray.sweeps.space import Asha
 
 _ablations = runpy.run_path(str(Path(__file__).with_name("ablations.py")))
 BASE = _ablations["BASE"]

@@ -13,9 +13,9 @@ Budget: 1.6 M tokens a trial, all of them to the end; on two cores about three h
 """
 
 from lmray.config import override
-from lmray.experiments.axes import Variants, When
-from lmray.experiments.space import TO_THE_END
 from lmray.presets import tiny
+from lmray.sweeps.axes import Variants, When
+from lmray.sweeps.space import TO_THE_END
 
 BATCHES = [1, 4, 16, 64, 256]
 BASE = override(tiny(), {"budget.tokens": 1_572_864, "evaluation.interval_tokens": 196_608})

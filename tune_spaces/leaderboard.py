@@ -11,9 +11,9 @@ Budget: six trials of 90 minutes.
 """
 
 from lmray.config import override
-from lmray.experiments.axes import Variants
-from lmray.experiments.space import TO_THE_END
 from lmray.presets import base_owt
+from lmray.sweeps.axes import Variants
+from lmray.sweeps.space import TO_THE_END
 
 BASE = override(
     base_owt(),

@@ -7,8 +7,8 @@ factor of a few of that edge (for models of 17 to 36 M parameters the coursework
 """
 
 from lmray.config import override
-from lmray.experiments.space import Asha
 from lmray.presets import tiny
+from lmray.sweeps.space import Asha
 
 BASE = override(tiny(), {"budget.tokens": 1_572_864, "evaluation.interval_tokens": 65_536})
 SPACE = {"optim.lr": [1e-4, 3e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3e-2, 1e-1]}

@@ -5,8 +5,8 @@ Hypothesis: between rates that are too slow and rates that diverge lies a best o
 """
 
 from lmray.config import override
-from lmray.experiments.space import Asha
 from lmray.presets import tiny
+from lmray.sweeps.space import Asha
 
 BASE = override(tiny(), {"budget.tokens": 393_216, "evaluation.interval_tokens": 32_768})
 SPACE = {"optim.lr": [3e-4, 1e-3, 3e-3, 1e-2, 3e-2]}

@@ -8,7 +8,7 @@ from lmray.cli.options import DEFAULT_ROOT, Checkpoint, Json, Root, find_run, lo
 
 if TYPE_CHECKING:
     from lmray.dataset import Splits
-    from lmray.experiments.trained import Trained
+    from lmray.runs.trained import Trained
 
 
 def evaluate_run(
@@ -51,8 +51,8 @@ def evaluate_run(
     All that was measured is left in evaluation.json in the run's directory.
     """
     from lmray.cli.show import progress
-    from lmray.experiments.evaluated import diversity_beside, evaluate_trained
-    from lmray.experiments.trained import load_trained, open_data
+    from lmray.runs.evaluated import diversity_beside, evaluate_trained
+    from lmray.runs.trained import load_trained, open_data
     from lmray.storage import write_json
 
     trained = load_trained(find_run(run, root), checkpoint)

@@ -48,9 +48,9 @@ def generate_text(
         other = "--json" if json else f"--samples={samples}"
         raise UsageError(f"--stream prints one text as it comes and not {other}; drop one of them")
     from lmray.cli.show import err, result
-    from lmray.experiments.samples import diversity
-    from lmray.experiments.trained import continue_text, load_trained, stream_text
     from lmray.generation import Sampling
+    from lmray.runs.samples import diversity
+    from lmray.runs.trained import continue_text, load_trained, stream_text
 
     sampling = Sampling(temperature, top_p, top_k, min_p)
     trained = load_trained(find_run(run, root), checkpoint)

@@ -28,8 +28,8 @@ def export(
 ) -> None:
     """Write a run's model and tokenizer as a folder that Hugging Face's transformers loads."""
     from lmray.cli.show import result
-    from lmray.experiments.exporting import export_model
-    from lmray.experiments.trained import load_trained
+    from lmray.runs.exporting import export_model
+    from lmray.runs.trained import load_trained
 
     trained = load_trained(find_run(run, root), checkpoint)
     facts = export_model(trained, folder, dtype=dtype)
@@ -52,8 +52,8 @@ def import_(
     if name in ("", ".", "..") or "/" in name:
         raise UsageError(f"--name={name} is not the name of a folder; write it as in --name llama")
     from lmray.cli.show import result
-    from lmray.experiments.importing import import_model
-    from lmray.experiments.run_directory import RunDirectory
+    from lmray.runs.importing import import_model
+    from lmray.runs.run_directory import RunDirectory
 
     facts = import_model(folder, RunDirectory(root / "runs" / name))
     text = (

@@ -9,7 +9,7 @@ from lmray.errors import UsageError
 
 if TYPE_CHECKING:
     from lmray.config import Run
-    from lmray.experiments.run_directory import RunDirectory
+    from lmray.runs.run_directory import RunDirectory
 
 Root = Annotated[
     Path,
@@ -62,7 +62,7 @@ def find_run(given: str, root: Path) -> "RunDirectory":
 
     Raises UsageError if it names none or several.
     """
-    from lmray.experiments.run_directory import RunDirectory
+    from lmray.runs.run_directory import RunDirectory
 
     for path in (Path(given), root / "runs" / given):
         if (path / "run.json").exists():

@@ -31,12 +31,12 @@ def quickstart(
     from lmray.cli.sweep import carry_out, leave, show_trials
     from lmray.cli.tokenizer import train_tokenizer
     from lmray.config import parse_assignments
-    from lmray.experiments.report import answer
-    from lmray.experiments.run_directory import RunDirectory
-    from lmray.experiments.samples import SAMPLING
-    from lmray.experiments.space_file import load_space
-    from lmray.experiments.trained import continue_text, load_trained
     from lmray.machine import total_memory
+    from lmray.runs.run_directory import RunDirectory
+    from lmray.runs.samples import SAMPLING
+    from lmray.runs.trained import continue_text, load_trained
+    from lmray.sweeps.answers.report import answer
+    from lmray.sweeps.space_file import load_space
     from lmray.tokenizer.build import Recipe
 
     with progress() as show:

@@ -20,9 +20,9 @@ from lmray.cli.sweep_audit import audit
 from lmray.cli.sweep_price import Agreement, agree, checked_data, priced
 
 if TYPE_CHECKING:
-    from lmray.experiments.referee import Retry
-    from lmray.experiments.space import Space
-    from lmray.experiments.tables import Sweep
+    from lmray.sweeps.answers.tables import Sweep
+    from lmray.sweeps.decisions.referee import Retry
+    from lmray.sweeps.space import Space
 
 app = typer.Typer(help="Ask a question with many runs; read the answer.", no_args_is_help=True)
 
@@ -90,7 +90,7 @@ def price(
     from dataclasses import asdict
 
     from lmray.cli.show import result
-    from lmray.experiments.axes import spoken
+    from lmray.sweeps.axes import spoken
 
     asked = _loaded(space, changes or [], memory_gb, root)
     found = priced(asked, checked_data(asked), tokens_per_s)
@@ -107,7 +107,7 @@ def _loaded(source: str, changes: list[str], memory_gb: float, root: Path) -> "S
 
     import lmray.distributed  # noqa: F401 - sets Ray's environment before a space imports Ray
     from lmray.config import parse_assignments
-    from lmray.experiments.space_file import load_space
+    from lmray.sweeps.space_file import load_space
 
     asked = load_space(source).with_overrides(parse_assignments(changes))
     placed = replace(asked, base=place_data(asked.base, root))
@@ -123,7 +123,7 @@ def resume(
     json: Json = False,
 ) -> None:
     """Finish an interrupted sweep from its sweep.json and ledger."""
-    from lmray.experiments.sweep_directory import read_space
+    from lmray.sweeps.sweep_directory import read_space
 
     found = locate(directory, root, "sweeps")
     space, _ = read_space(found)
@@ -138,8 +138,8 @@ def status(directory: SweepDirectory, root: Root = DEFAULT_ROOT, json: Json = Fa
     """Say how each trial of a sweep stands, also while it runs."""
     from lmray.cli.show import out, result
     from lmray.cli.sweep_live import standings_table, tally
-    from lmray.experiments.standing import standings
-    from lmray.experiments.sweep_directory import read_space
+    from lmray.sweeps.standing import standings
+    from lmray.sweeps.sweep_directory import read_space
 
     found_at = locate(directory, root, "sweeps")
     found = standings(found_at, root / "runs")
@@ -159,8 +159,8 @@ def stop(directory: SweepDirectory, root: Root = DEFAULT_ROOT) -> None:
     """Ask a running sweep to end for now: its trials write checkpoints, `resume` goes on."""
     from lmray.cli.show import err
     from lmray.errors import PreflightError
-    from lmray.experiments.sweep_directory import StopFile, read_space
     from lmray.storage import locked
+    from lmray.sweeps.sweep_directory import StopFile, read_space
 
     found = locate(directory, root, "sweeps")
     read_space(found)
@@ -189,8 +189,8 @@ def add(
     """
     from lmray.cli.show import err
     from lmray.config import parse_assignments
-    from lmray.experiments import sweep_directory
-    from lmray.experiments.axes import spoken
+    from lmray.sweeps import sweep_directory
+    from lmray.sweeps.axes import spoken
 
     found = locate(directory, root, "sweeps")
     space, _ = sweep_directory.read_space(found)
@@ -205,8 +205,8 @@ def add(
 def report(directory: SweepDirectory, root: Root = DEFAULT_ROOT, json: Json = False) -> None:
     """Write a sweep's report again from its ledger: report.md, report.html, pictures, csv."""
     from lmray.cli.show import result
-    from lmray.experiments.report import write_report
-    from lmray.experiments.tables import read_sweep
+    from lmray.sweeps.answers.report import write_report
+    from lmray.sweeps.answers.tables import read_sweep
 
     path = write_report(read_sweep(locate(directory, root, "sweeps"), root / "runs"), root / "runs")
     result({"report": str(path)}, str(path), as_json=json)
@@ -219,10 +219,10 @@ def carry_out(
     from dataclasses import replace
 
     from lmray.cli.sweep_live import watching
-    from lmray.experiments.report import write_report
-    from lmray.experiments.sweep_directory import additions, claim, is_closed
-    from lmray.experiments.tables import read_sweep
     from lmray.storage import locked
+    from lmray.sweeps.answers.report import write_report
+    from lmray.sweeps.answers.tables import read_sweep
+    from lmray.sweeps.sweep_directory import additions, claim, is_closed
 
     splits = checked_data(space)
     claim(directory, space, splits.digest)
@@ -254,7 +254,7 @@ def _run_and_show(
     retry: "Retry" = "failed",
 ) -> None:
     from lmray.cli.show import result
-    from lmray.experiments.report import answer
+    from lmray.sweeps.answers.report import answer
 
     sweep, path = carry_out(space, directory, runs, address, retry)
     show_trials(sweep, as_json=as_json, runs=runs)
@@ -280,8 +280,8 @@ def show_trials(sweep: "Sweep", *, as_json: bool, runs: Path) -> None:
     from dataclasses import asdict
 
     from lmray.cli.show import result, table
-    from lmray.experiments.price import read_price, taken
-    from lmray.experiments.tables import cells, columns, readable
+    from lmray.sweeps.answers.tables import cells, columns, readable
+    from lmray.sweeps.price import read_price, taken
 
     header = columns(sweep.space)
     if as_json:

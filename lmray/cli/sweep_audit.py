@@ -28,12 +28,12 @@ def audit(
     from lmray.distributed.cluster import ray_session
     from lmray.distributed.tune import run_audit
     from lmray.errors import PreflightError
-    from lmray.experiments.honesty import honesty, suspects
-    from lmray.experiments.ledger import read_events
-    from lmray.experiments.report import write_report
-    from lmray.experiments.sweep_directory import claim, read_space
-    from lmray.experiments.tables import read_sweep
     from lmray.storage import locked
+    from lmray.sweeps.answers.report import write_report
+    from lmray.sweeps.answers.tables import read_sweep
+    from lmray.sweeps.decisions.honesty import honesty, suspects
+    from lmray.sweeps.ledger import read_events
+    from lmray.sweeps.sweep_directory import claim, read_space
 
     found, runs = locate(directory, root, "sweeps"), root / "runs"
     space, _ = read_space(found)

@@ -14,9 +14,9 @@ from rich.text import Text
 from lmray.cli.show import err
 
 if TYPE_CHECKING:
-    from lmray.experiments.ledger import Event
-    from lmray.experiments.space import Space
-    from lmray.experiments.standing import Standing
+    from lmray.sweeps.ledger import Event
+    from lmray.sweeps.space import Space
+    from lmray.sweeps.standing import Standing
 
 _FIRST = ("running", "failed", "done", "paused", "diverged", "stopped", "waiting")
 """What is shown where the terminal has no room for all."""
@@ -26,7 +26,7 @@ _LOOK_S = 2.0
 
 def standings_table(space: "Space", found: "list[Standing]", *, most: int) -> Table:
     """The trials that matter most, `most` of them at most, in the order of their start."""
-    from lmray.experiments.axes import shown
+    from lmray.sweeps.axes import shown
 
     keys = [key.rpartition(".")[2] for key in space.axes]
     drawn = Table(header_style="bold", box=None, pad_edge=False)
@@ -75,8 +75,8 @@ class _Board:
         self._shown: tuple[Space, list[Standing]]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        from lmray.experiments.standing import trials_standing
-        from lmray.experiments.sweep_directory import read_space
+        from lmray.sweeps.standing import trials_standing
+        from lmray.sweeps.sweep_directory import read_space
 
         now = time.monotonic()
         if now - self._looked >= _LOOK_S:
@@ -103,7 +103,7 @@ def watching(directory: Path, runs: Path) -> "Iterator[Callable[[Event], None]]"
 
 def lines(directory: Path) -> "Callable[[Event], None]":
     """An observer of a sweep's or an audit's events that says each in a line on stderr."""
-    from lmray.experiments.ledger import read_events
+    from lmray.sweeps.ledger import read_events
 
     events = read_events(directory / "ledger.jsonl")
     names = {event.trial: event.facts["name"] for event in events if "name" in event.facts}

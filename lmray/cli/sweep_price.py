@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lmray.dataset import Splits
-    from lmray.experiments.price import Price
-    from lmray.experiments.space import Space
+    from lmray.sweeps.price import Price
+    from lmray.sweeps.space import Space
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ def checked_data(space: "Space") -> "Splits":
 def priced(space: "Space", splits: "Splits", tokens_per_s: float) -> "Price":
     """The price at the speed given, or at that of a few steps of the base on this machine."""
     from lmray.cli.show import err
-    from lmray.experiments.price import price
-    from lmray.experiments.speed import measured_tokens_per_s, trials_at_once
+    from lmray.sweeps.price import price
+    from lmray.sweeps.speed import measured_tokens_per_s, trials_at_once
 
     if not tokens_per_s:
         err.print("price: timing a few steps of the base (or say --tokens-per-s)")
@@ -53,9 +53,9 @@ def agree(space: "Space", directory: Path, said: Agreement) -> None:
     What is not tried is listed with its reason.
     """
     from lmray.cli.show import err
-    from lmray.experiments.axes import spoken
-    from lmray.experiments.price import check_price, read_price, write_price
-    from lmray.experiments.sweep_directory import claim
+    from lmray.sweeps.axes import spoken
+    from lmray.sweeps.price import check_price, read_price, write_price
+    from lmray.sweeps.sweep_directory import claim
 
     splits = checked_data(space)
     if (directory / "sweep.json").exists():

@@ -14,7 +14,7 @@ from lmray.cli.options import DEFAULT_ROOT, Address, Json, Overrides, Root, plac
 if TYPE_CHECKING:
     from lmray.config import Run
     from lmray.dataset import Splits
-    from lmray.experiments.run_directory import RunDirectory
+    from lmray.runs.run_directory import RunDirectory
 
 
 def train(
@@ -68,7 +68,7 @@ def _train(run: "Run", splits: "Splits", runs: Path, address: str) -> "RunDirect
                 drawn.update(task, completed=record["progress"], facts=facts)
 
         if run.execution.workers == 1:
-            from lmray.experiments.execute import execute
+            from lmray.runs.execute import execute
 
             with _interruptible() as interrupted:
                 return execute(run, splits, runs, report=report, interrupted=interrupted)

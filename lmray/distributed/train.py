@@ -13,9 +13,9 @@ from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 
 from lmray.config import Run, run_id
 from lmray.dataset import Splits, open_splits
-from lmray.experiments.execute import execute
-from lmray.experiments.run_directory import RunDirectory
-from lmray.experiments.verdicts import Verdicts
+from lmray.runs.execute import execute
+from lmray.runs.run_directory import RunDirectory
+from lmray.sweeps.decisions.verdicts import Verdicts
 from lmray.training.loop import never
 
 _NOBODY = MappingProxyType({"ledger": "", "id": "", "levels": ()})

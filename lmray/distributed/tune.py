@@ -1,4 +1,4 @@
-"""Ray Tune over the trials of a space: each trial is a run of lmray.experiments, judged by ASHA.
+"""Ray Tune over the trials of a space: each trial is a run of lmray.runs, judged by ASHA.
 
 A trial on one device runs the loop inside the Tune function, in an actor that the next trial uses
 again; a trial with several workers starts Ray Train from there. The ledger, not Ray Tune, holds the
@@ -25,15 +25,15 @@ from lmray.dataset import Splits, open_splits
 from lmray.distributed.asha import AshaScheduler, Broken, Jobs, Judge
 from lmray.distributed.train import train_on_workers
 from lmray.errors import LmrayError, PreflightError
-from lmray.experiments.audit import Auditor
-from lmray.experiments.execute import execute
-from lmray.experiments.ledger import CLOSED, Event, Ledger, ignore, standing
-from lmray.experiments.referee import Referee, Retry, reopen
-from lmray.experiments.run_directory import FINAL, RunDirectory
-from lmray.experiments.space import Space, Trial
-from lmray.experiments.sweep_directory import StopFile, begin
-from lmray.experiments.turns import Turns
-from lmray.experiments.verdicts import Verdicts
+from lmray.runs.execute import execute
+from lmray.runs.run_directory import FINAL, RunDirectory
+from lmray.sweeps.decisions.audit import Auditor
+from lmray.sweeps.decisions.referee import Referee, Retry, reopen
+from lmray.sweeps.decisions.verdicts import Verdicts
+from lmray.sweeps.ledger import CLOSED, Event, Ledger, ignore, standing
+from lmray.sweeps.space import Space, Trial
+from lmray.sweeps.sweep_directory import StopFile, begin
+from lmray.sweeps.turns import Turns
 
 _ASKED_TO_STOP = {"kind": "stop"}
 """Told lest Ray Tune print that a job has told nothing."""

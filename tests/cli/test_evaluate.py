@@ -13,9 +13,9 @@ from lmray.cli.generate import generate_text
 from lmray.cli.main import main
 from lmray.cli.show import result
 from lmray.dataset import open_splits
-from lmray.experiments.execute import execute
-from lmray.experiments.run_directory import RunDirectory
-from lmray.experiments.samples import SAMPLING
+from lmray.runs.execute import execute
+from lmray.runs.run_directory import RunDirectory
+from lmray.runs.samples import SAMPLING
 from tests.small import small_run
 
 Verb = Callable[..., tuple[str, str, int]]

@@ -7,7 +7,7 @@ import pytest
 
 from lmray.cli.main import main
 from lmray.dataset import open_splits
-from lmray.experiments.execute import execute
+from lmray.runs.execute import execute
 from tests.small import small_run
 
 

@@ -8,12 +8,12 @@ import pytest
 
 from lmray.cli.main import main
 from lmray.cli.sweep_live import standings_table, tally
-from lmray.experiments.space import Space
-from lmray.experiments.standing import trials_standing
+from lmray.sweeps.space import Space
+from lmray.sweeps.standing import trials_standing
 
 FILE = """'''Hypothesis: none.'''
 from pathlib import Path
-from lmray.experiments.space import TO_THE_END
+from lmray.sweeps.space import TO_THE_END
 from tests.small import small_run
 BASE = small_run(Path({tokens!r}))
 SPACE = {{"optim.lr": [1e-3, 1e-2], "data.batch_size": [4, 8]}}
@@ -67,8 +67,8 @@ def test_combinations_that_do_not_fit_are_told_with_their_reason(asks):
 
 def claimed(tmp_path: Path) -> Space:
     from lmray.dataset import open_splits
-    from lmray.experiments.space_file import load_space
-    from lmray.experiments.sweep_directory import claim
+    from lmray.sweeps.space_file import load_space
+    from lmray.sweeps.sweep_directory import claim
 
     space = load_space("mine.py")
     claim(
@@ -103,8 +103,8 @@ def test_combinations_are_added_to_a_sweep_and_shown_by_status(asks, tmp_path: P
 def test_a_sweep_that_nobody_runs_cannot_be_stopped_and_one_that_runs_is_asked(
     asks, tmp_path: Path
 ):
-    from lmray.experiments.sweep_directory import StopFile
     from lmray.storage import locked
+    from lmray.sweeps.sweep_directory import StopFile
 
     claimed(tmp_path)
     directory = tmp_path / "lmray-out" / "sweeps" / "mine"
@@ -118,7 +118,7 @@ def test_a_sweep_that_nobody_runs_cannot_be_stopped_and_one_that_runs_is_asked(
 
 
 def test_the_live_table_keeps_what_runs_when_there_is_no_room(asks, tmp_path: Path):
-    from lmray.experiments.ledger import Ledger
+    from lmray.sweeps.ledger import Ledger
 
     space = claimed(tmp_path)
     directory = tmp_path / "lmray-out" / "sweeps" / "mine"

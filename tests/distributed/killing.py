@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from lmray.dataset import open_splits
-from lmray.experiments.ledger import Ledger, read_events
-from lmray.experiments.referee import Referee
-from lmray.experiments.run_directory import RunDirectory
-from lmray.experiments.space import Space
+from lmray.runs.run_directory import RunDirectory
+from lmray.sweeps.decisions.referee import Referee
+from lmray.sweeps.ledger import Ledger, read_events
+from lmray.sweeps.space import Space
 
 _MAIN = """
 import sys
@@ -27,7 +27,7 @@ main()
 """
 _SPACE = """'''Hypothesis: none; killed in the middle.'''
 from lmray.config import Run
-from lmray.experiments.asha import Asha
+from lmray.sweeps.decisions.asha import Asha
 BASE = Run.model_validate({base!r})
 SPACE = {axes!r}
 SEEDS = {seeds!r}

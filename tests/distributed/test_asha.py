@@ -11,11 +11,11 @@ from lmray.dataset import open_splits
 from lmray.distributed.asha import cause
 from lmray.distributed.tune import run_audit, run_sweep
 from lmray.errors import LmrayError
-from lmray.experiments.asha import TO_THE_END, Asha
-from lmray.experiments.ledger import Event, read_events
-from lmray.experiments.run_directory import RunDirectory
-from lmray.experiments.space import Space
-from lmray.experiments.sweep_directory import claim
+from lmray.runs.run_directory import RunDirectory
+from lmray.sweeps.decisions.asha import TO_THE_END, Asha
+from lmray.sweeps.ledger import Event, read_events
+from lmray.sweeps.space import Space
+from lmray.sweeps.sweep_directory import claim
 from tests.small import small_run
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("local_ray")]

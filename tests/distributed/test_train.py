@@ -7,8 +7,8 @@ import torch
 from lmray.config import BatchPhase, Data, Execution
 from lmray.dataset import open_splits
 from lmray.distributed.train import train_on_workers
-from lmray.experiments.execute import execute
-from lmray.experiments.run_directory import RunDirectory
+from lmray.runs.execute import execute
+from lmray.runs.run_directory import RunDirectory
 from tests.small import small_run
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

@@ -8,14 +8,14 @@ from lmray.config import Budget, Evaluation, Execution, Model
 from lmray.dataset import open_splits
 from lmray.distributed.tune import run_sweep
 from lmray.errors import PreflightError
-from lmray.experiments.asha import Asha, Mode
-from lmray.experiments.execute import execute
-from lmray.experiments.ledger import Event, read_events
-from lmray.experiments.report import write_report
-from lmray.experiments.run_directory import RunDirectory
-from lmray.experiments.space import Space
-from lmray.experiments.sweep_directory import claim
-from lmray.experiments.tables import read_sweep
+from lmray.runs.execute import execute
+from lmray.runs.run_directory import RunDirectory
+from lmray.sweeps.answers.report import write_report
+from lmray.sweeps.answers.tables import read_sweep
+from lmray.sweeps.decisions.asha import Asha, Mode
+from lmray.sweeps.ledger import Event, read_events
+from lmray.sweeps.space import Space
+from lmray.sweeps.sweep_directory import claim
 from tests.distributed.killing import Driver, decisions, undisturbed
 from tests.small import small_run
 

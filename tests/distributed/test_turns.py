@@ -6,13 +6,13 @@ import pytest
 
 from lmray.dataset import open_splits
 from lmray.distributed.tune import run_sweep
-from lmray.experiments.axes import LogUniform
-from lmray.experiments.ledger import Event, read_events
-from lmray.experiments.run_directory import RunDirectory
-from lmray.experiments.search import Tpe
-from lmray.experiments.space import TO_THE_END, Asha, Space
-from lmray.experiments.sweep_directory import StopFile, add, addition, claim, read_space
+from lmray.runs.run_directory import RunDirectory
 from lmray.storage import read_lines
+from lmray.sweeps.axes import LogUniform
+from lmray.sweeps.ledger import Event, read_events
+from lmray.sweeps.search import Tpe
+from lmray.sweeps.space import TO_THE_END, Asha, Space
+from lmray.sweeps.sweep_directory import StopFile, add, addition, claim, read_space
 from tests.small import small_run
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

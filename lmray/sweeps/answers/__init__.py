@@ -1,0 +1,1 @@
+"""What a sweep has found: tables, differences, plots, the report."""

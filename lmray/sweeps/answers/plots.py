@@ -1,0 +1,193 @@
+"""The pictures of a sweep: loss over tokens, and final loss against what was varied."""
+
+import math
+import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+from lmray.sweeps.answers.tables import Row, Sweep
+from lmray.sweeps.axes import spoken
+
+STYLE = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "svg.hashsalt": "lmray",
+}
+_ENDS = {
+    "done": "o",
+    "stopped": "s",
+    "paused": "D",
+    "diverged": "X",
+    "failed": "v",
+    "running": ">",
+    "waiting": ".",
+}
+"""Marker at the end of a trial's curve, by status."""
+
+
+@contextmanager
+def figure(path: Path, size: tuple[float, float]) -> Iterator[Axes]:
+    """Axes to draw on, saved in the end as path.png and path.svg."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        yield figure.add_subplot()
+        figure.savefig(path.with_suffix(".png"), dpi=150)
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+
+
+def _colours(sweep: Sweep) -> dict[tuple[Any, ...], Any]:
+    """One colour a combination, along the order of the space."""
+    groups = list(dict.fromkeys(row.values for row in sweep.rows))
+    scale = matplotlib.colormaps["viridis"]
+    return {g: scale(0.92 * i / max(1, len(groups) - 1)) for i, g in enumerate(groups)}
+
+
+def curves(sweep: Sweep, path: Path) -> None:
+    """Validation loss over training tokens, one line a trial, as path.png and path.svg.
+
+    A trial that reached its end is marked with a dot, a stopped one with a square, a diverged one
+    with a cross; dotted lines are the rungs.
+    """
+    colours = _colours(sweep)
+    with figure(path, (8, 4.8)) as axes:
+        for row in sweep.rows:
+            points = [(r["tokens"], r["loss"]) for r in row.curve if r["loss"] is not None]
+            if not points:
+                continue
+            x, y = zip(*points, strict=True)
+            colour = colours[row.values]
+            axes.plot(x, y, color=colour, linewidth=1.6, label=_label(sweep, row))
+            axes.plot(x[-1], y[-1], _ENDS[row.status], color=colour, markersize=7)
+        for rung in _rungs(sweep):
+            axes.axvline(rung, color="#999999", linewidth=0.8, linestyle=":")
+        axes.set_xlabel("training tokens (dotted: rungs)")
+        axes.set_ylabel("validation loss (nats/token), fixed prefix")
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        _limit(axes, sweep)
+        axes.set_title(f"{sweep.space.name}: loss over tokens")
+        named = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+        if named:
+            look: Any = {"fontsize": 8 if len(named) <= _MOST_NAMES else 5, "frameon": False}
+            place: Any = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+            columns = -(-len(named) // (2 * _MOST_NAMES))
+            axes.legend(named.values(), named.keys(), ncols=min(columns, 2), **look, **place)
+
+
+_MOST_NAMES = 20
+"""Trials that a legend has room for, one by one and in full size."""
+
+
+def _label(sweep: Sweep, row: Row) -> str:
+    """A trial and how it ended; where they are many, the combination alone."""
+    if len(sweep.rows) <= _MOST_NAMES:
+        return f"{row.trial.name}  ({row.status})"
+    return spoken(row.trial.combination)
+
+
+def _limit(axes: Axes, sweep: Sweep) -> None:
+    """Keeps a spike from flattening the rest: nothing above 1.1 ln V is of interest."""
+    ceiling = 1.1 * math.log(sweep.space.base.model.vocab_size)
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(bottom, min(top, ceiling))
+
+
+def against(sweep: Sweep, key: str, path: Path) -> None:
+    """Loss against the values of one numeric axis, logarithmic where they span a factor of ten.
+
+    One line for each rung and one for the end, so that a line compares at equal tokens; it goes
+    through the means over seeds, those of the best of what else varies. A cross at the top edge is
+    a diverged trial.
+    """
+    with figure(path, (6.4, 4.4)) as axes:
+        axes.margins(y=0.12)  # room for the note below the best point
+        lines = [(f"at {r:,} tokens, prefix", _at_rung(sweep, key, r)) for r in _rungs(sweep)]
+        lines.append(("at the end, whole split", _at_end(sweep, key)))
+        shades = matplotlib.colormaps["Blues"]
+        for number, (label, points) in enumerate(lines, start=1):
+            if points:
+                colour = shades(0.25 + 0.65 * number / len(lines))
+                lowest = _lowest(points)
+                values, _, losses = zip(*points, strict=True)
+                axes.plot(values, losses, "o", color=colour, markersize=5)
+                axes.plot(list(lowest), list(lowest.values()), color=colour, label=label)
+        diverged = [row.trial.value(key) for row in sweep.rows if row.status == "diverged"]
+        if diverged:
+            top = axes.get_xaxis_transform()
+            height = [0.97] * len(diverged)
+            look: Any = {"color": "#b3361e", "markersize": 8, "transform": top}
+            axes.plot(diverged, height, "X", label="diverged", **look)
+        if sweep.best is not None:
+            best = sweep.best.trial.value(key)
+            axes.axvline(best, color="#999999", linewidth=0.8, linestyle=":")
+            axes.annotate(
+                f"best {best:g}: {sweep.best.loss:.3f}",
+                (best, 0.02),
+                xycoords=axes.get_xaxis_transform(),
+                xytext=(5, 0),
+                textcoords="offset points",
+                fontsize=9,
+            )
+        values = numeric_axes(sweep)[key]
+        if min(values) > 0 and max(values) >= 10 * min(values):
+            axes.set_xscale("log")
+        axes.set_xlabel(key)
+        axes.set_ylabel("validation loss (nats/token)")
+        axes.set_title(f"{sweep.space.name}: loss against {key}")
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=8, frameon=False)
+
+
+def _rungs(sweep: Sweep) -> tuple[int, ...]:
+    return sweep.space.asha.rungs(sweep.space.base.budget.tokens)
+
+
+Points = list[tuple[float, tuple[Any, ...], float]]
+"""A value of an axis, the values of all axes, and a loss."""
+
+
+def _at_rung(sweep: Sweep, key: str, rung: int) -> Points:
+    points = []
+    for row in sweep.rows:
+        reached = [r["loss"] for r in row.curve if r["tokens"] >= rung]
+        if reached and reached[0] is not None:
+            points.append((row.trial.value(key), row.values, reached[0]))
+    return points
+
+
+def _at_end(sweep: Sweep, key: str) -> Points:
+    done = [row for row in sweep.rows if row.status == "done"]
+    return [(row.trial.value(key), row.values, row.loss) for row in done]
+
+
+def _lowest(points: Points) -> dict[float, float]:
+    """By value, ascending: the mean over seeds of the best combination that has it."""
+    groups: dict[tuple[float, tuple[Any, ...]], list[float]] = {}
+    for value, values, loss in points:
+        groups.setdefault((value, values), []).append(loss)
+    lowest: dict[float, float] = {}
+    for (value, _), losses in groups.items():
+        lowest[value] = min(lowest.get(value, math.inf), statistics.fmean(losses))
+    return dict(sorted(lowest.items()))
+
+
+def numeric_axes(sweep: Sweep) -> dict[str, list[float]]:
+    """The axes that are there, as numbers, in every trial, and the values tried, ascending."""
+    found = {}
+    for key in sweep.space.axes:
+        values = {row.trial.changes.get(key, "") for row in sweep.rows}
+        if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+            found[key] = sorted(values)
+    return found

@@ -1,0 +1,1 @@
+"""Who goes on and who is stopped: successive halving, and whether it lied."""

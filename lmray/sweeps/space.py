@@ -1,0 +1,208 @@
+"""What a sweep asks: a base run, values to try, seeds, rungs at which trials are compared."""
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from lmray.config import Run, flatten, override, run_id
+from lmray.errors import UsageError
+from lmray.sweeps import axes as axis
+from lmray.sweeps.axes import Axes, Combination
+from lmray.sweeps.axes_plain import from_plain, to_plain
+from lmray.sweeps.constraints import Refusal, memory_refusal, nothing_refused
+from lmray.sweeps.decisions.asha import TO_THE_END, Asha
+from lmray.sweeps.ledger import Event
+from lmray.sweeps.search import KINDS, Grid, Outcome, Search, Tpe, outcomes
+
+__all__ = ["TO_THE_END", "Asha", "Space", "Trial"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of a sweep."""
+
+    id: str
+    """The run id."""
+    changes: dict[str, Any]
+    """What sets it apart from the base: the values of the space's axes, and the seed."""
+    run: Run
+
+    @property
+    def name(self) -> str:
+        """The changes as a reader says them: lr=0.001 batch_size=32 seed=0."""
+        return axis.spoken(self.changes)
+
+    @property
+    def combination(self) -> Combination:
+        """The changes but the seed."""
+        return {key: value for key, value in self.changes.items() if key != "seed"}
+
+    def value(self, key: str) -> Any:
+        """An axis's value, or where the axis is not there what the run has; "-" if it has none."""
+        return self.changes.get(key, flatten(self.run).get(key, "-"))
+
+
+@dataclass(frozen=True)
+class Space:
+    """A question: which of these values gives the lowest validation loss at equal tokens?"""
+
+    name: str
+    hypothesis: str
+    base: Run
+    axes: Axes
+    seeds: tuple[int, ...]
+    asha: Asha
+    search: Search = Grid()  # noqa: RUF009 - it is frozen
+    baseline: Mapping[str, Any] = field(default_factory=dict)
+    """Values of axes that the others are compared with; without any, the best is."""
+    memory_gb: float = math.inf
+    """GB of a device; a run that takes more by lmray.accounting is refused."""
+    refuse: Callable[[Run], str] = nothing_refused
+    """Why a run is not to be tried; empty if it may be."""
+    refused: tuple[Refusal, ...] = ()
+    """What has been refused before, as sweep.json has it."""
+    added: tuple[Combination, ...] = ()
+    """Combinations beside the search's design: the search's own later ones, and the user's."""
+
+    def __post_init__(self) -> None:
+        axis.check(self.name, self.axes, self.base)
+        if not self.seeds:
+            raise UsageError(f"space {self.name} has no seeds; set SEEDS = [0] or more of them")
+        repeated = [seed for seed in self.seeds if self.seeds.count(seed) > 1]
+        if repeated:
+            raise UsageError(f"space {self.name} has seed {repeated[0]} twice; list it once")
+        if isinstance(self.search, Tpe) and self.refuse is not nothing_refused:
+            raise UsageError(
+                f"space {self.name} has refuse() and Tpe, whose combinations are not known before; "
+                f"search by Sobol, or drop refuse()"
+            )
+        combinations = self.combinations()
+        if not combinations:
+            raise UsageError(
+                f"space {self.name} has every combination refused ({self.refusals()[0].reason}); "
+                f"loosen its constraints"
+            )
+        runs = (self.run_of(each) for each in combinations)
+        self.asha.check(self.name, runs, self.base.budget.tokens)
+        if self.baseline and not any(self.is_baseline(each) for each in combinations):
+            raise UsageError(
+                f"space {self.name}: no combination has the BASELINE {dict(self.baseline)}; name "
+                f"values that are tried"
+            )
+
+    def is_baseline(self, combination: Mapping[str, Any]) -> bool:
+        """Whether a combination, or a trial's changes, has the baseline's values."""
+        return bool(self.baseline) and all(
+            combination.get(key) == value for key, value in self.baseline.items()
+        )
+
+    def with_overrides(self, changes: Mapping[str, Any]) -> "Space":
+        """The same question about another base, refusing to change what the space varies."""
+        for key in changes:
+            if key in self.axes or key == "seed":
+                raise UsageError(f"{key} is what space {self.name} varies; edit the space instead")
+        return replace(self, base=override(self.base, changes)) if changes else self
+
+    def run_of(self, combination: Mapping[str, Any]) -> Run:
+        """The run that a combination describes, perhaps with a seed among its values."""
+        return override(self.base, axis.assigned(self.axes, combination))
+
+    def refusals(self) -> list[Refusal]:
+        """The combinations of the design that are not tried, and why."""
+        known = {axis.identity(each.combination): each for each in self.refused}
+        found = []
+        for combination in self.search.design(self.axes):
+            earlier = known.get(axis.identity(combination))
+            reason = earlier.reason if earlier else self._reason(combination)
+            if reason:
+                found.append(Refusal(combination, reason))
+        return found
+
+    def _reason(self, combination: Combination) -> str:
+        run = self.run_of(combination)
+        return memory_refusal(run, self.memory_gb) or self.refuse(run)
+
+    def combinations(self) -> list[Combination]:
+        """What is tried, with every seed: the design but what is refused, then what was added."""
+        refused = {axis.identity(each.combination) for each in self.refusals()}
+        design = self.search.design(self.axes)
+        allowed = [each for each in design if axis.identity(each) not in refused]
+        return [*allowed, *self.added]
+
+    def runs(self) -> list[tuple[dict[str, Any], Run]]:
+        """Every combination with every seed: its changes and its Run, in the order of their start.
+
+        A grid is shuffled, always the same way: ASHA judges a trial by those before it, and in the
+        order of a sorted axis the worst would come first and be judged by nobody.
+        """
+        combinations = self.combinations()
+        changes = [{**each, "seed": seed} for each in combinations for seed in self.seeds]
+        if isinstance(self.search, Grid):
+            design = changes[: len(changes) - len(self.added) * len(self.seeds)]
+            random.Random(0).shuffle(design)
+            changes[: len(design)] = design
+        return [(change, self.run_of(change)) for change in changes]
+
+    def asked(self, data_digest: str) -> list[Trial]:
+        """A trial for each of `runs` on a token dataset; those of equal runs have the same id."""
+        return [Trial(run_id(run, data_digest), change, run) for change, run in self.runs()]
+
+    def trials(self, data_digest: str) -> list[Trial]:
+        """The trials to run, each once, in the order in which they start."""
+        found: dict[str, Trial] = {}
+        for trial in self.asked(data_digest):
+            found.setdefault(trial.id, trial)
+        return list(found.values())
+
+    def next(self, data_digest: str, events: Sequence[Event]) -> Combination | None:
+        """What a sequential search tries next, given a ledger; None if it has ended."""
+        if not isinstance(self.search, Tpe):
+            return None
+        groups: dict[str, tuple[Combination, list[str]]] = {}
+        for trial in self.asked(data_digest):
+            combination = trial.combination
+            groups.setdefault(axis.identity(combination), (combination, []))[1].append(trial.id)
+        seen = outcomes(list(groups.values()), events)
+        while (found := self.search.next(self.axes, seen)) is not None:
+            run = self.run_of(found)
+            if not (self._reason(found) or self.asha.refusal(run, self.base.budget.tokens)):
+                return found
+            seen.append(Outcome(found, "diverged"))
+        return None
+
+    def facts(self) -> dict[str, Any]:
+        """The space as plain values, for sweep.json; what was added is not among them."""
+        return {
+            "name": self.name,
+            "hypothesis": self.hypothesis,
+            "base": self.base.model_dump(),
+            "axes": {key: to_plain(values) for key, values in self.axes.items()},
+            "seeds": list(self.seeds),
+            "asha": asdict(self.asha),
+            "search": {"kind": type(self.search).__name__, **asdict(self.search)},
+            "baseline": dict(self.baseline),
+            "memory_gb": "unlimited" if math.isinf(self.memory_gb) else self.memory_gb,
+            "refused": [asdict(each) for each in self.refusals()],
+        }
+
+    @staticmethod
+    def from_facts(facts: Mapping[str, Any], added: Sequence[Combination] = ()) -> "Space":
+        """The space that `facts` came from, with combinations that were added to it."""
+        # A sweep of before there were searches is a grid.
+        search = dict(facts.get("search", {"kind": "Grid"}))
+        memory = facts.get("memory_gb", "unlimited")
+        return Space(
+            name=facts["name"],
+            hypothesis=facts["hypothesis"],
+            base=Run.model_validate(facts["base"]),
+            axes={key: from_plain(values) for key, values in facts["axes"].items()},
+            seeds=tuple(facts["seeds"]),
+            asha=Asha(**facts["asha"]),
+            search=KINDS[search.pop("kind")](**search),
+            baseline=facts.get("baseline", {}),
+            memory_gb=math.inf if memory == "unlimited" else memory,
+            refused=tuple(Refusal(**each) for each in facts.get("refused", ())),
+            added=tuple(added),
+        )

@@ -1,0 +1,88 @@
+"""A space as a Python file. Its docstring is the hypothesis, and it defines
+
+    BASE       a Run
+    SPACE      axes by dotted key, {"optim.lr": [1e-4, 1e-3]}; see lmray.sweeps.axes
+    SEEDS      the seeds of each combination
+    ASHA       an Asha, or TO_THE_END
+
+and, if it likes,
+
+    SEARCH     Grid() (the default: every combination), Random(n), Sobol(n) or Tpe(n)
+    BASELINE   values of axes, {"variant": "baseline"}; the others are compared with these
+    MEMORY_GB  of a device; combinations that take more are refused
+    refuse     a function that says why a Run is not to be tried, or "" if it is
+"""
+
+import math
+import runpy
+from pathlib import Path
+from typing import Any
+
+from lmray.config import Run
+from lmray.errors import LmrayError, UsageError
+from lmray.sweeps.constraints import nothing_refused
+from lmray.sweeps.search import Grid
+from lmray.sweeps.space import Asha, Space
+
+_NEEDED = {"BASE": Run, "SPACE": dict, "SEEDS": list | tuple | range, "ASHA": Asha}
+
+
+def load_space(source: str) -> Space:
+    """The space a Python file defines; `source` is its path, or the name of one that lmray ships.
+
+    Raises UsageError if there is none, it does not run, or lacks one of its names.
+    """
+    path = Path(source)
+    if not path.suffix:
+        path = shipped_spaces().get(source, path)
+    if not path.is_file():
+        raise UsageError(
+            f"no space at {source}; name a Python file or one of {', '.join(shipped_spaces())}"
+        )
+    try:
+        names = runpy.run_path(str(path))
+    except LmrayError:
+        raise
+    except Exception as error:
+        what = " ".join(str(error).split())
+        raise UsageError(f"{path} does not run: {type(error).__name__}: {what}") from error
+    missing = [name for name in _NEEDED if name not in names]
+    if missing:
+        raise UsageError(f"{path} does not define {', '.join(missing)}; see tune_spaces/")
+    for name, kind in _NEEDED.items():
+        if not isinstance(names[name], kind):
+            raise UsageError(
+                f"{path}: {name}={names[name]!r:.80} is no {getattr(kind, '__name__', 'list')}; "
+                f"see tune_spaces/"
+            )
+    try:
+        return _space(path.stem, names)
+    except LmrayError:
+        raise
+    except Exception as error:  # a user's refuse(), or a value of a kind that none is
+        what = " ".join(str(error).split())
+        raise UsageError(f"{path} is no space: {type(error).__name__}: {what}") from error
+
+
+def _space(name: str, names: dict[str, Any]) -> Space:
+    return Space(
+        name=name,
+        hypothesis=(names["__doc__"] or "").strip(),
+        base=names["BASE"],
+        axes=names["SPACE"],
+        seeds=tuple(names["SEEDS"]),
+        asha=names["ASHA"],
+        search=names.get("SEARCH", Grid()),
+        baseline=names.get("BASELINE", {}),
+        memory_gb=names.get("MEMORY_GB", math.inf),
+        refuse=names.get("refuse", nothing_refused),
+    )
+
+
+def shipped_spaces() -> dict[str, Path]:
+    """The spaces that come with lmray, by name: from the wheel, or from a checkout."""
+    package = Path(__file__).parents[1]
+    folder = next(
+        f for f in (package / "tune_spaces", package.parent / "tune_spaces") if f.is_dir()
+    )
+    return {path.stem: path for path in sorted(folder.glob("*.py"))}

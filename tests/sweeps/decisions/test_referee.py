@@ -1,0 +1,227 @@
+"""A referee's ledger, and that it is the same however often the referee dies."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from lmray.sweeps.decisions.asha import Asha
+from lmray.sweeps.decisions.audit import Auditor
+from lmray.sweeps.decisions.halving import MAX_LOSSES
+from lmray.sweeps.decisions.referee import Referee, reopen
+from lmray.sweeps.ledger import CLOSED, Ledger, read_events, standing
+from tests.sweeps.decisions.planted import (
+    BUDGET,
+    LEVELS,
+    Machine,
+    draw_curves,
+    lines,
+    record,
+    referee,
+    tell,
+    trials,
+)
+
+STOP, PROMOTE, NONE = (Asha(100, 2, mode) for mode in ("stop", "promote", "none"))
+
+
+def played(asha: Asha, path: Path, curves: dict, places: int, seed: int) -> Machine:
+    machine = Machine(referee(asha, path, curves, places), path, dict(curves))
+    machine.play(random.Random(seed))
+    return machine
+
+
+def already(path: Path, arrival: tuple, failures: dict[str, int]) -> bool:
+    """Whether a ledger has what this arrival led to."""
+    what, trial, *facts = arrival
+    own = [event for event in read_events(path) if event.trial == trial]
+    if what == "failed":
+        failures[trial] = failures.get(trial, 0) + 1
+        return sum(event.kind == "failed" for event in own) >= failures[trial]
+    if what == "judged":
+        return any(event.facts.get("rung") == facts[0]["tokens"] for event in own)
+    return any(event.kind == what for event in own)
+
+
+@pytest.mark.parametrize("asha", [STOP, PROMOTE, Asha(100, 2, "promote", 3)], ids=str)
+@pytest.mark.parametrize("places", [1, 3])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_sweep_killed_after_any_line_decides_as_one_never_killed(
+    tmp_path: Path, asha: Asha, places: int, seed: int
+):
+    curves = draw_curves(random.Random(seed), 9)
+    straight = tmp_path / "straight.jsonl"
+    arrivals = played(asha, straight, curves, places, seed).arrived
+    expected = lines(straight)
+    assert {"started", "rung"} < {kind for kind, *_ in expected}
+    whole = straight.read_bytes().splitlines(keepends=True)
+    for cut in range(len(whole) + 1):
+        path = tmp_path / f"{cut}.jsonl"
+        path.write_bytes(b"".join(whole[:cut]) + b'{"event":"rung","tri')  # as kill -9 leaves it
+        again = referee(asha, path, curves, places)
+        failures: dict[str, int] = {}
+        leaving: set[str] = set()
+        for arrival in arrivals:
+            what, trial, *_ = arrival
+            if trial in leaving if what == "preempted" else not already(path, arrival, failures):
+                tell(again, *arrival)
+                # Only processes of this life have still to leave.
+                leaving = leaving - {trial} | ({trial} if what == "judged" else set())
+        assert lines(path) == expected, f"killed after line {cut}"
+
+
+@pytest.mark.parametrize("asha", [STOP, PROMOTE, NONE], ids=lambda asha: asha.mode)
+@pytest.mark.parametrize("places", [1, 2, 5])
+def test_every_sweep_ends_with_each_trial_closed_and_an_answer(
+    tmp_path: Path, asha: Asha, places: int
+):
+    for seed in range(40):
+        draw = random.Random(seed)
+        curves = draw_curves(draw, draw.randint(1, 12))
+        path = tmp_path / f"{seed}.jsonl"
+        machine = played(asha, path, curves, places, seed)
+        stands = standing(read_events(path))
+        assert set(stands) == set(curves)
+        assert set(stands.values()) <= set(CLOSED)
+        assert machine.most <= places
+        if asha != STOP and any(None not in curve for curve in curves.values()):
+            assert "done" in stands.values()
+
+
+def test_promoting_finds_the_best_of_curves_that_do_not_cross(tmp_path: Path):
+    for seed in range(20):
+        order = list(range(16))
+        random.Random(seed).shuffle(order)
+        curves = {f"t{n}": [n + 1.0] * (len(LEVELS) + 1) for n in order}
+        path = tmp_path / f"{seed}.jsonl"
+        played(PROMOTE, path, curves, 2, seed)
+        stands = standing(read_events(path))
+        assert stands["t0"] == "done"
+        judged = [e.facts["rung"] for e in read_events(path) if e.kind in ("rung", "paused")]
+        assert judged.count(100) == 16
+        assert judged.count(200) < 16
+
+
+def test_what_is_paused_when_nothing_is_left_is_stopped_where_it_was_measured(tmp_path: Path):
+    path = tmp_path / "ledger.jsonl"
+    curves = {"a": [4.0, 3.0, 2.0, 1.0, 0.5], "b": [5.0] * 5, "c": [6.0] * 5}
+    played(PROMOTE, path, curves, 1, 0)
+    last = [event for event in read_events(path) if event.kind == "stopped"]
+    assert {event.trial for event in last} == {"b", "c"}
+    assert all(event.facts["loss"] == curves[event.trial][0] for event in last)
+    assert standing(read_events(path))["a"] == "done"
+
+
+def test_a_report_without_a_loss_is_an_error_not_silence(tmp_path: Path):
+    judge = referee(STOP, tmp_path / "ledger.jsonl", {"a": [1.0]}, 1)
+    message = record(100, 5.0)
+    del message["loss"]
+    with pytest.raises(KeyError, match="loss"):
+        judge.judge("a", message)
+
+
+def test_a_trial_that_is_done_without_having_been_judged_has_failed(tmp_path: Path):
+    path = tmp_path / "ledger.jsonl"
+    judge = referee(STOP, path, {"a": [1.0]}, 1)
+    judge.judge("a", record(100, 5.0))
+    judge.ended("a", "done", {"tokens": BUDGET, "loss": 1.0})
+    failed = [event for event in read_events(path) if event.kind == "failed"]
+    assert failed[0].facts["error"] == "it trained past 200 tokens without a validation loss there"
+
+
+def test_a_diverged_trial_ranks_last_at_the_rung_it_was_on_its_way_to(tmp_path: Path):
+    path = tmp_path / "ledger.jsonl"
+    judge = referee(STOP, path, {"a": [], "b": []}, 2)
+    judge.ended("a", "diverged", {"tokens": 40, "loss": None})
+    assert read_events(path)[-1].kind == "diverged"
+    assert read_events(path)[-1].facts["rung"] == 100
+    judge.judge("b", record(100, 9.0))
+    assert read_events(path)[-1].kind == "rung"
+
+
+def test_a_failed_trial_is_retried_then_given_up_and_its_place_goes_to_the_next(tmp_path: Path):
+    path = tmp_path / "ledger.jsonl"
+    judge = referee(STOP, path, {"a": [], "b": []}, 1)
+    judge.failed("a", "OSError: x", trace="1")
+    assert list(judge.jobs) == ["a"]
+    judge.failed("a", "OSError: x", trace="1")
+    assert standing(read_events(path)) == {"a": "failed", "b": "started"}
+    assert not judge.broken
+    again = reopen(STOP, BUDGET, Ledger(path), tmp_path, "none")
+    assert again == []
+    assert reopen(STOP, BUDGET, Ledger(path), tmp_path, "failed") == ["a"]
+    judge = referee(STOP, path, {"a": [], "b": []}, 2)
+    assert list(judge.jobs) == ["b", "a"]
+
+
+def test_a_lost_process_is_no_failure_of_its_trial_until_it_is_lost_again_and_again(tmp_path: Path):
+    path = tmp_path / "ledger.jsonl"
+    judge = referee(STOP, path, {"a": [], "b": [], "c": []}, 3)
+    for level in LEVELS[:2]:
+        for trial in "abc" if level == 100 else "a":
+            for _ in range(MAX_LOSSES):
+                judge.failed(trial, "the actor died", trace="", lost=True)
+        judge.judge("a", record(level, 1.0))
+    assert not judge.broken
+    assert standing(read_events(path))["a"] == "rung"
+    judge.failed("b", "the actor died", trace="", lost=True)
+    assert standing(read_events(path))["b"] == "failed"
+
+
+def test_a_diverged_trial_that_is_retried_begins_anew_and_is_judged_anew(tmp_path: Path):
+    path, curves = tmp_path / "ledger.jsonl", {"a": [], "b": []}
+    judge = referee(STOP, path, curves, 2)
+    judge.judge("a", record(100, None))
+    (tmp_path / "a").mkdir()
+    assert reopen(STOP, BUDGET, Ledger(path), tmp_path, "failed") == []
+    assert reopen(STOP, BUDGET, Ledger(path), tmp_path, "all") == ["a"]
+    assert not (tmp_path / "a").exists()
+    judge = referee(STOP, path, curves, 2)
+    judge.judge("a", record(100, 3.0))
+    assert read_events(path)[-1].kind == "rung"
+
+
+def test_the_third_failure_alike_of_several_trials_stops_the_sweep(tmp_path: Path):
+    judge = referee(STOP, tmp_path / "ledger.jsonl", {trial: [] for trial in "abcd"}, 2)
+    judge.failed("a", "KeyError: 'x'", trace="same")
+    judge.failed("a", "KeyError: 'x'", trace="same")
+    judge.failed("b", "OSError: y", trace="other")
+    assert not judge.broken
+    judge.failed("c", "KeyError: 'z'", trace="same")
+    assert judge.broken.startswith("2 trials failed alike, 3 times: KeyError: 'z'")
+
+
+def test_an_audit_changes_neither_decisions_nor_how_trials_stand(tmp_path: Path):
+    path, curves = tmp_path / "ledger.jsonl", {"a": [1.0] * 5, "b": [2.0] * 5, "c": [3.0] * 5}
+    played(PROMOTE, path, curves, 1, 0)
+    before = standing(read_events(path))
+    auditor = Auditor(Ledger(path), ["b", "c"])
+    auditor.ended("b", "done", {"loss": 0.5, "tokens": BUDGET})
+    assert standing(read_events(path)) == before
+    assert list(Auditor(Ledger(path), ["b", "c"]).jobs) == ["c"]
+    assert referee(PROMOTE, path, curves, 1).finished
+
+
+def test_a_trial_that_is_added_when_all_have_begun_gets_the_next_place(tmp_path: Path):
+    path = tmp_path / "ledger.jsonl"
+    known = trials({"a": [], "b": []})
+    found = Referee(NONE, BUDGET, Ledger(path), known, places=2)
+    known += trials({"c": []})
+    assert list(found.jobs) == ["a", "b"]
+    tell(found, "done", "a", 3.0)
+    assert list(found.jobs) == ["a", "b", "c"]
+    assert not found.finished
+
+
+def test_a_referee_that_is_asked_to_stop_judges_but_gives_no_place_and_closes_nobody(
+    tmp_path: Path,
+):
+    path = tmp_path / "ledger.jsonl"
+    known, stop = trials({"a": [], "b": [], "c": []}), []
+    found = Referee(PROMOTE, BUDGET, Ledger(path), known, places=2, stop=lambda: bool(stop))
+    stop.append("now")
+    for trial, loss in (("a", 3.0), ("b", 4.0)):
+        tell(found, "judged", trial, record(100, loss))
+    assert standing(read_events(path)) == {"a": "paused", "b": "paused"}
+    Referee(PROMOTE, BUDGET, Ledger(path), known, places=2)
+    assert standing(read_events(path)) == {"a": "promoted", "b": "paused", "c": "started"}
