@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from lmray.runs.run_directory import RunDirectory, list_runs
 from lmray.storage import last_line, sha256_file
 from lmray.sweeps.ledger import read_events
-from lmray.training.checkpoint import newest_first
+from lmray.training.checkpoint import newest_first, newest_step
 from tests.distributed.local_cluster import LocalCluster
 
 WORKERS = (2, 3)
@@ -148,9 +148,9 @@ def alive(runs: Path, host: int, deaths: list[Death]) -> list[Death]:
         where = run.facts["lives"][-1]["hardware"]["host"]
         known = any((death.run, death.life) == (run.path.name, number) for death in deaths)
         if run.status == "running" and where.endswith(f"-h{host}") and not known:
-            saved = [int(path.name.partition("-")[2]) for path in newest_first(run.checkpoints)]
+            saved = newest_step(run.checkpoints)
             reached = last_line(run.path / "metrics.jsonl").get("step", 0)
-            found.append(Death(run.path.name, number, reached, max(saved, default=0)))
+            found.append(Death(run.path.name, number, reached, saved))
     return found
 
 
