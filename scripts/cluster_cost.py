@@ -123,8 +123,8 @@ def show_sweep(asked: argparse.Namespace) -> None:
     )
     show([sweep_row(nodes, found, asked) for nodes in asked.nodes])
     print(
-        f"\nWith the rungs of the space learning_rate, of which half pass, {share:.0%} of the tokens "
-        f"are trained; where idle nodes are given back, that share of the node-hours is paid."
+        f"\nWith the rungs of the space learning_rate, of which half pass, {share:.0%} of the "
+        f"tokens are trained; where idle nodes are given back, that share of the node-hours is paid."
     )
 
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,3 +99,9 @@ class LocalCluster:
         )
         assert done.returncode == code, done.stdout
         return done.stdout
+
+
+def await_status(cluster: LocalCluster, wanted: str) -> None:
+    """Waits for a line of `lmray cluster status`; the test's time limit ends it."""
+    while wanted not in cluster.lmray("cluster", "status", cluster.yaml):
+        time.sleep(3)
