@@ -67,7 +67,7 @@ def main() -> None:
     data.add_argument("--gb", type=float, default=825, help="of text: the Pile")
     data.add_argument("--cores", type=int, default=16, help="of a node")
     data.add_argument("--cpu-price", type=float, default=0.768, help="$ an hour: m6i.4xlarge")
-    data.add_argument("--read-mb", type=float, default=1000, help="MB/s a node reads from storage")
+    data.add_argument("--storage-mb", type=float, default=1000, help="MB/s a node reads and writes")
     data.add_argument("--task-ms", type=float, default=20, help="of the driver for a Ray Data task")
     sweep = parser.add_argument_group("sweep")
     sweep.add_argument("--trials", type=int, default=64)
@@ -89,9 +89,10 @@ def show_encoding(asked: argparse.Namespace, measured: Measured) -> None:
     for nodes in asked.nodes:
         share = measured.ray_share if nodes > 1 else 1.0
         pace = MEASURED_BYTES / MEASURED_CORES * asked.cores * share
+        # Counting reads the text; encoding reads it and writes two bytes for some four of it.
         at_work = sum(
-            size / nodes / min(asked.read_mb * 1e6, pace / seconds)
-            for seconds in (measured.count_s, measured.encode_s)
+            size / nodes / min(asked.storage_mb * 1e6 / moved, pace / seconds)
+            for seconds, moved in ((measured.count_s, 1.0), (measured.encode_s, 1.5))
         )
         alone = measured.merge_s
         if nodes > 1:
@@ -124,7 +125,7 @@ def show_sweep(asked: argparse.Namespace) -> None:
     show([sweep_row(nodes, found, asked) for nodes in asked.nodes])
     print(
         f"\nWith the rungs of the space learning_rate, of which half pass, {share:.0%} of the "
-        f"tokens are trained; where idle nodes are given back, that share of the node-hours is paid."
+        f"tokens are trained; where idle nodes are given back, so much of the node-hours is paid."
     )
 
 

@@ -8,13 +8,14 @@ from types import MappingProxyType
 from typing import Any
 
 import ray.train
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 
 from lmray.config import Run, run_id
 from lmray.dataset import Splits, open_splits
-from lmray.distributed.notice import given, heed, heeded
+from lmray.distributed.notice import given, heeded
 from lmray.distributed.predecessor import wait_for_predecessor
+from lmray.distributed.process_group import ProcessGroup
 from lmray.runs.execute import execute
 from lmray.runs.run_directory import RunDirectory
 from lmray.sweeps.decisions.halving import MAX_LOSSES
@@ -58,7 +59,7 @@ def train_on_workers(
                 "asks": dict(asks),
                 "interrupted": interrupted,
             },
-            torch_config=_Heeding(),
+            torch_config=ProcessGroup(),
             scaling_config=ScalingConfig(
                 num_workers=run.execution.workers,
                 use_gpu=run.execution.device != "cpu" and _has_gpus(),
@@ -78,22 +79,6 @@ def train_on_workers(
             if directory.status == "running":
                 directory.finish("preempted", {})
     return directory
-
-
-class _Heeding(TorchConfig):
-    """Torch's process group, of processes that checkpoint when they are told that they will end."""
-
-    @property
-    def backend_cls(self) -> Any:
-        """What Ray Train sets its workers up with."""
-        return _HeedingBackend
-
-
-class _HeedingBackend(TorchConfig().backend_cls):  # pyrefly: ignore[invalid-inheritance]
-    def on_training_start(self, worker_group: Any, backend_config: Any) -> None:
-        """Called by Ray Train before the workers' loops."""
-        super().on_training_start(worker_group, backend_config)
-        worker_group.execute(heed)
 
 
 def _has_gpus() -> bool:

@@ -159,21 +159,35 @@ def test_a_trial_whose_host_dies_goes_on_from_its_newest_checkpoint_elsewhere(
         assert_equal_curves(RunDirectory(root / "runs" / trial.id), alone, rtol=0)
 
 
-def test_a_run_on_two_hosts_goes_on_when_one_of_them_dies(
+def test_a_run_on_two_hosts_goes_on_when_one_is_told_that_it_will_end_and_when_one_dies(
     cluster: LocalCluster, tokens: Path, tmp_path: Path
 ):
     everybody_in(cluster)
-    run, root = long_run(tokens, workers=2, steps=1000), cluster.shared / "train"
+    run, root = long_run(tokens, workers=2, steps=2000), cluster.shared / "train"
     config = cluster.shared / "run.json"
     config.write_text(run.model_dump_json())
-    with job(cluster, root, "train", "--config", config) as process:
-        there = RunDirectory(root / "runs" / run_id(run, open_splits(tokens).digest))
-        while not newest_step(there.checkpoints):
-            assert process.poll() is None
+    there = RunDirectory(root / "runs" / run_id(run, open_splits(tokens).digest))
+    worker = "[^ ]*RayTrainWorker"
+
+    def await_checkpoint(life: int) -> None:
+        while there.status == "absent" or len(there.facts["lives"]) <= life or not trained(life):
+            assert process.poll() is None, "it ended before a host could be killed"
             time.sleep(0.1)
-        victim(cluster, process, lambda host: runs_a_process(cluster, host, "RayTrainWorker"))
-    assert len(there.facts["lives"]) == 2
-    assert there.facts["lives"][-1]["began_at_step"] >= 100
+
+    def trained(life: int) -> bool:
+        began = there.facts["lives"][life].get("began_at_step")
+        return began is not None and newest_step(there.checkpoints) > began
+
+    with job(cluster, root, "train", "--config", config) as process:
+        await_checkpoint(0)
+        host = next(host for host in (2, 3) if runs_a_process(cluster, host, worker))
+        cluster.script("ssh", host, f"pkill -TERM -f '^ray::{worker}'")
+        await_checkpoint(1)
+        victim(cluster, process, lambda host: runs_a_process(cluster, host, worker))
+    told, killed, last = there.facts["lives"]
+    assert told["status"] == "preempted"
+    assert "status" not in killed
+    assert killed["began_at_step"] < last["began_at_step"]
     assert there.status == "done"
     single = run.model_copy(update={"execution": long_run(tokens).execution})
     alone = execute(single, open_splits(tokens), tmp_path, report=lambda record: None)
