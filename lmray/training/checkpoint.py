@@ -107,6 +107,11 @@ def newest_first(directory: Path) -> list[Path]:
     return sorted(found, key=_step, reverse=True)
 
 
+def newest_step(directory: Path) -> int:
+    """The step of the newest checkpoint, whole or damaged; 0 without any."""
+    return max(map(_step, newest_first(directory)), default=0)
+
+
 def _step(path: Path) -> int:
     return int(path.name.removeprefix("step-"))
 
