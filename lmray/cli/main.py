@@ -10,6 +10,7 @@ import typer
 import lmray
 from lmray.cli import (
     account,
+    board,
     cluster,
     corpus,
     data,
@@ -42,6 +43,7 @@ app.command("eval")(evaluate.evaluate_run)
 app.command("generate")(generate.generate_text)
 model_formats.register(app)
 app.add_typer(sweep.app, name="sweep")
+app.command("board")(board.board)
 app.command("submit", context_settings={"allow_interspersed_args": False})(submit.submit)
 app.add_typer(cluster.app, name="cluster")
 app.command("account")(account.account)
