@@ -18,6 +18,7 @@ from lmray.cli import (
     evaluate,
     generate,
     model_formats,
+    noise_scale,
     quickstart,
     submit,
     sweep,
@@ -41,6 +42,7 @@ app.add_typer(data.app, name="data")
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate_run)
 app.command("generate")(generate.generate_text)
+app.command("noise-scale")(noise_scale.measure)
 model_formats.register(app)
 app.add_typer(sweep.app, name="sweep")
 app.command("board")(board.board)
