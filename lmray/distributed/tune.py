@@ -73,7 +73,8 @@ def run_sweep(
     stands = standing(ledger.events())
     if any(stands.get(trial.id) not in (*CLOSED, "failed") for trial in turns):
         places = _places(space.base.execution.workers)
-        referee = Referee(space.asha, budget, ledger, turns, places=places, stop=stop)
+        seeds = len(space.seeds)
+        referee = Referee(space.asha, budget, ledger, turns, places=places, seeds=seeds, stop=stop)
         asked = _Asked(splits, directory, runs, referee.levels, turns.trials)
 
         def free() -> None:
