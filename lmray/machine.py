@@ -7,6 +7,7 @@ import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 def available_cores() -> int:
@@ -22,10 +23,28 @@ def total_memory() -> int:
 
 
 def peak_memory() -> int:
-    """Most bytes of memory that this process has had at a time."""
+    """Most bytes of memory that this process has had at a time, since `forget_peak_memory`."""
+    if _STATUS.exists():
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
 
+
+def forget_peak_memory() -> bool:
+    """Begins the peak anew from what this process has now; False where the system cannot.
+
+    Linux does it at a 5 in clear_refs (proc_pid_clear_refs(5)).
+    """
+    try:
+        _CLEAR_REFS.write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+_STATUS, _CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 """mallopt's names, from glibc's malloc.h; its defaults are below."""

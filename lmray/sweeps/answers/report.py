@@ -13,7 +13,7 @@ import jinja2
 from lmray.accounting import num_parameters
 from lmray.runs.run_directory import RunDirectory
 from lmray.storage import write_bytes
-from lmray.sweeps.answers import plots, plots_compare
+from lmray.sweeps.answers import batches, plots, plots_compare
 from lmray.sweeps.answers.comparison import Table, costs, over_seeds, signed, switches
 from lmray.sweeps.answers.tables import (
     Summary,
@@ -71,6 +71,7 @@ def _facts(sweep: Sweep, runs: Path) -> dict[str, Any]:
     asked = read_price(sweep.directory)
     rungs = space.asha.rungs(space.base.budget.tokens)
     events = read_events(sweep.directory / "ledger.jsonl")
+    sizes = batches.batch_sizes(sweep, runs) if batches.KEY in space.axes else []
     return {
         "sweep": sweep,
         "space": space,
@@ -80,6 +81,8 @@ def _facts(sweep: Sweep, runs: Path) -> dict[str, Any]:
         "over_seeds": over_seeds(sweep) if compared else ([], []),
         "switches": switches(sweep) if space.baseline else ([], []),
         "costs": costs(sweep, runs),
+        "batches": batches.table(sizes, sweep),
+        "critical_batch": batches.lines(sizes),
         "refused": [(spoken(each.combination), each.reason) for each in space.refusals()],
         "price": against_taken(asked, taken(sweep, runs)) if asked else ([], []),
         "rungs": ", ".join(f"{rung:,}" for rung in rungs),
