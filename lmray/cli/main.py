@@ -18,6 +18,7 @@ from lmray.cli import (
     generate,
     model_formats,
     quickstart,
+    sharpness,
     submit,
     sweep,
     tokenizer,
@@ -39,6 +40,7 @@ app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(data.app, name="data")
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate_run)
+app.command("sharpness")(sharpness.sharpness)
 app.command("generate")(generate.generate_text)
 model_formats.register(app)
 app.add_typer(sweep.app, name="sweep")

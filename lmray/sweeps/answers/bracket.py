@@ -119,7 +119,7 @@ def _state(search: Bracket, line: Line) -> str:
     if search.lacks(line):
         return f"not closed within its limit of {search.trials} values"
     told = "closed" if found.interior else "the best is at its edge"
-    if math.isnan(found.diverged):
+    if search.to_divergence and math.isnan(found.diverged):
         told += f", none up to {line.points[-1][0]:g} diverged"
     return told
 

@@ -13,7 +13,14 @@ import jinja2
 from lmray.accounting import num_parameters
 from lmray.runs.run_directory import RunDirectory
 from lmray.storage import write_bytes
-from lmray.sweeps.answers import bracket, plots, plots_compare, plots_lines
+from lmray.sweeps.answers import (
+    bracket,
+    edges,
+    plots,
+    plots_compare,
+    plots_lines,
+    plots_sharpness,
+)
 from lmray.sweeps.answers.comparison import Table, costs, over_seeds, signed, switches
 from lmray.sweeps.answers.tables import (
     Summary,
@@ -58,6 +65,8 @@ def _draw(sweep: Sweep, runs: Path, folder: Path) -> list[Path]:
         drawings.append((name, lambda path, key=key, o=own: plots.against(sweep, key, path, o)))
     if len(along) > 1:
         drawings.append(("lines", lambda path: plots_lines.along(sweep, along, path)))
+    if sharp := plots_sharpness.measured(sweep, runs):
+        drawings.append(("sharpness", lambda path: plots_sharpness.sharpness(sweep, sharp, path)))
     if len(sweep.space.seeds) > 1:
         drawings.append(("seeds", lambda path: plots_compare.seeds(sweep, path)))
     if "data.batch_size" in sweep.space.axes:
@@ -84,6 +93,8 @@ def _facts(sweep: Sweep, runs: Path) -> dict[str, Any]:
         "brackets": bracket.brackets(sweep, along),
         "optima": bracket.optima(along),
         "optima_note": bracket.NOTE,
+        "edges": edges.edges(sweep, along),
+        "edges_note": edges.NOTE,
         "trials": (columns(space), [readable(row, sweep.best) for row in sweep.rows]),
         "over_seeds": over_seeds(sweep) if compared else ([], []),
         "switches": switches(sweep) if space.baseline else ([], []),
@@ -140,7 +151,7 @@ def answer(sweep: Sweep) -> str:
         elif len(values) > 2:
             text += f" {key} is in the interior of the values tried."
     along = bracket.traced(sweep, read_events(sweep.directory / "ledger.jsonl"))
-    text += bracket.fitted_sentence(sweep, along)
+    text += edges.edge_sentence(sweep, along) + bracket.fitted_sentence(sweep, along)
     return text + _certainty(sweep, groups, best)
 
 

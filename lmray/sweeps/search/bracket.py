@@ -4,10 +4,10 @@
     SEARCH = Bracket("optim.lr", ratio=1.5)
 
 The values listed come first. Then the bracket is extended by their own ratio until the best is not
-at its edge and a run above it has diverged, and the gaps beside the best are halved (in the
-logarithm) until neighbours are within `ratio` of it. All of that within each combination of the
-other axes that has several values listed: where a batch size or a variant is varied too, the rate
-is tuned for each. What is tried next follows from the outcomes alone.
+at its edge and a run above it has diverged (unless `to_divergence` is false), and the gaps beside
+the best are halved, in the logarithm, until its neighbours are within `ratio`. All of that within
+each combination of the other axes that has several values listed: where a batch size or a variant
+is varied too, the rate is tuned for each. What is tried next follows from the outcomes alone.
 """
 
 import math
@@ -80,6 +80,9 @@ class Bracket:
     """Values tried at most on a line, the listed ones among them; each with every seed."""
     highest: float = 1.0
     """No value above it is tried; a configuration has no higher learning rate."""
+    to_divergence: bool = True
+    """Whether it goes up until a run above the best has diverged, and not only until one is
+    worse."""
 
     def __post_init__(self) -> None:
         check_trials(self.trials)
@@ -117,7 +120,8 @@ class Bracket:
         wanted = []
         if math.isnan(found.below):
             wanted.append(lowest / line.step)
-        if math.isnan(found.diverged) and highest < self.highest:
+        closed_above = found.diverged if self.to_divergence else found.above
+        if math.isnan(closed_above) and highest < self.highest:
             wanted.append(min(highest * line.step, self.highest))
         if found.interior:
             gaps = [(found.best / found.below, found.below), (found.above / found.best, found.best)]

@@ -169,6 +169,13 @@ def test_it_waits_for_the_grid_but_not_for_what_was_judged_or_added():
     assert search.next(axes, running) == {"optim.lr": 3.162e-3}
 
 
+def test_it_need_not_go_up_to_where_runs_diverge(tmp_path: Path):
+    search = Bracket("optim.lr", to_divergence=False)
+    (line,) = bracketed(tmp_path, Sweeping(space(search=search), tmp_path, bowl(7e-4, 9)).play())
+    assert max(value for value, _ in line.points) == 1e-2
+    assert found_on(line).interior
+
+
 def test_a_line_on_which_all_diverged_goes_down():
     seen = [outcome(rate, "diverged") for rate in COARSE]
     assert Bracket("optim.lr").next({"optim.lr": COARSE}, seen) == {"optim.lr": 1e-5}
