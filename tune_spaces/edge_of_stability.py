@@ -7,7 +7,8 @@ edge the first steps are thrown out before it can. So the best rate is no rate a
 lost to noise long before, and best / edge is a few hundredths, nearly the same for all seeds.
 
 Clipping is off, for it hides what diverges; the rate is constant after its warm-up, so that the
-limit stands still. A rate is stable if it reaches its end with all seeds. All checkpoints are kept:
+limit stands still. A rate is stable if its run reaches the end, and each seed has an edge of its
+own. All checkpoints are kept:
 `lmray sharpness RUN` measures a trial's sharpness at each, and `lmray sweep report
 edge_of_stability` then draws it beside its limit.
 

@@ -184,19 +184,27 @@ class Space:
             return None
         seen = self.outcomes(data_digest, events)
         while (found := self.search.next(self.axes, seen)) is not None:
-            run = self.run_of(found)
-            if not (self._reason(found) or self.asha.refusal(run, self.base.budget.tokens)):
+            if self._may_be_added(found):
                 return found
             seen.append(Outcome(found, "failed"))
         return None
 
+    def _may_be_added(self, combination: Combination) -> bool:
+        try:
+            run = self.run_of(combination)
+        except UsageError:  # between two whole numbers, say, or beyond what the key takes
+            return False
+        budget = self.base.budget.tokens
+        return not (self._reason(combination) or self.asha.refusal(run, budget))
+
     def outcomes(self, data_digest: str, events: Sequence[Event]) -> list[Outcome]:
         """How each combination stands, given a ledger."""
-        groups: dict[str, tuple[Combination, list[str]]] = {}
+        groups: dict[str, dict[int, Trial]] = {}
         for trial in self.asked(data_digest):
-            combination = trial.combination
-            groups.setdefault(axis.identity(combination), (combination, []))[1].append(trial.id)
-        return outcomes(list(groups.values()), events)
+            own = groups.setdefault(axis.identity(trial.combination), {})
+            own[trial.changes["seed"]] = trial
+        told = [[own[seed] for seed in self.seeds] for own in groups.values()]
+        return outcomes([(own[0].combination, [t.id for t in own]) for own in told], events)
 
     def most_combinations(self) -> int:
         """Combinations that may be tried, those of a search's later choice among them."""

@@ -143,7 +143,8 @@ def fitted_sentence(sweep: Sweep, found: Sequence[Traced]) -> str:
         return ""
     known = [(level, fit) for level, fit in found[0].fits if not fit.unknown]
     if not known:
-        return " No interval of the fitted optimum is known."
+        asked = isinstance(sweep.space.search, Bracket)
+        return " No interval of the fitted optimum is known." if asked else ""
     level, fit = known[-1]
     return (
         f" Fitted optimum at {level.name}: {searched(sweep)} = {fit.value:.3g}, 95 % interval "

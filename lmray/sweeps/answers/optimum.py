@@ -67,14 +67,13 @@ def optimum(losses: Losses) -> Optimum:
     points = [
         (math.log(v / lowest), seed, loss) for v, s in near.items() for seed, loss in s.items()
     ]
-    if lowest in (min(near), max(near)):
-        return _unknown(
-            tuple(near), len(points), "the lowest loss is at the edge of the values known"
-        )
     seeds = sorted({seed for _, seed, _ in points})
     freedom = len(points) - len(seeds) - 2
     if len(near) < FEWEST or freedom < 1:
-        why = f"{len(near)} values within a factor of {WINDOW:g} of the lowest are too few"
+        why = f"values within a factor of {WINDOW:g} of the lowest: {len(near)}, too few"
+        return _unknown(tuple(near), len(points), why)
+    if lowest in (min(losses), max(losses)):
+        why = "the lowest loss is at the edge of the values known"
         return _unknown(tuple(near), len(points), why)
     x, y = np.array([p[0] for p in points]), np.array([p[2] for p in points])
     levels = np.array([[float(seed == each) for each in seeds] for _, seed, _ in points])

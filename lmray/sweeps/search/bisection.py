@@ -4,10 +4,11 @@
     SEARCH = Bisect("optim.lr", ratio=1.1)
     ASHA = TO_THE_END
 
-A value is stable if it reaches its end with every seed; the edge lies between the smallest value
-that diverged with any and the largest stable one below that. The values listed come first; if none
-of them diverges the list goes on by its own ratio, then the gap is halved in the logarithm until it
-is within `ratio`. All of that within each combination of the other axes.
+A value is stable if its run reaches the end; the edge lies between the smallest value that diverged
+and the largest stable one below that. Each seed has an edge of its own. The values listed come
+first; while some seed diverged with none of them the list goes on by its own ratio, then each
+seed's gap is halved in the logarithm until it is within `ratio`. All of that within each
+combination of the other axes, and every value with every seed.
 """
 
 import math
@@ -59,20 +60,27 @@ class Bisect:
         return None
 
     def lacks(self, line: Line) -> list[float]:
-        """The value that a line lacks, if it does and it is not being tried."""
-        if line.waits or not line.known:
+        """The values at which seeds have still to be tried, a seed's after the other's."""
+        if line.waits:
             return []
-        stable, diverged = edge(line.known)
-        if math.isnan(diverged):
-            highest = line.known[-1][0]
-            return line.fresh([min(highest * line.step, self.highest)])
-        if math.isnan(stable):
-            return line.fresh([diverged / line.step])
-        return line.fresh([math.sqrt(stable * diverged)] if diverged / stable > self.ratio else [])
+        wanted = []
+        for seed in range(max((len(each.seeds) for _, each in line.points), default=0)):
+            ends = [(value, each.seeds[seed]) for value, each in line.points if each.seeds]
+            stable, diverged = edge(ends)
+            if math.isnan(diverged):
+                wanted.append(min(ends[-1][0] * line.step, self.highest))
+            elif math.isnan(stable):
+                wanted.append(diverged / line.step)
+            elif diverged / stable > self.ratio:
+                wanted.append(math.sqrt(stable * diverged))
+        return line.fresh(wanted)
 
 
-def edge(known: Sequence[tuple[float, Outcome]]) -> tuple[float, float]:
-    """The largest stable value below the smallest that diverged, and that; NaN where none did."""
-    diverged = min((v for v, each in known if each.state == "diverged"), default=math.nan)
-    below = [v for v, each in known if each.state == "done" and not v >= diverged]
+def edge(ends: Sequence[tuple[float, str]]) -> tuple[float, float]:
+    """The largest stable value below the smallest that diverged, and that; NaN where none did.
+
+    `ends` are values, ascending, and how a seed ended there.
+    """
+    diverged = min((value for value, end in ends if end == "diverged"), default=math.nan)
+    below = [value for value, end in ends if end == "done" and not value >= diverged]
     return max(below, default=math.nan), diverged

@@ -8,7 +8,7 @@ that it is running, with their mean at the last rung that all of them have passe
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lmray.sweeps.axes import Combination
 from lmray.sweeps.ledger import CLOSED, Event
@@ -27,12 +27,14 @@ class Outcome:
     """Mean validation loss in nats/token over the seeds that are done, or at a rung."""
     tokens: int = 0
     """Training tokens at which a stopped one was cut, or a running one was last judged."""
+    seeds: tuple[str, ...] = ()
+    """How each seed ended, in their order, as `state` says it; empty for a running one."""
 
 
 def outcomes(
     groups: Sequence[tuple[Combination, Sequence[str]]], events: Sequence[Event]
 ) -> list[Outcome]:
-    """The outcome of each combination; `groups` has the trial ids of its seeds."""
+    """The outcome of each combination; `groups` has the trial ids of its seeds, in their order."""
     own: dict[str, list[Event]] = {}
     for event in events:
         if event.kind != "audited":
@@ -49,14 +51,15 @@ def _outcome(combination: Combination, trials: list[list[Event]], seeds: int) ->
     if len([end for end in ends if end.kind in (*CLOSED, "paused", "failed")]) < seeds:
         common = set.intersection(*map(set, rungs)) if len(rungs) == seeds else set()
         return _at(max(common), combination, "running", rungs) if common else _unknown(combination)
-    kinds = {end.kind for end in ends}
+    kinds = tuple("stopped" if end.kind == "paused" else end.kind for end in ends)
     for kind in ("diverged", "failed"):
         if kind in kinds:
-            return Outcome(combination, kind)
+            return Outcome(combination, kind, seeds=kinds)
     cut = [end.facts["tokens"] for end in ends if end.kind in ("stopped", "paused")]
     if cut:
-        return _at(min(cut), combination, "stopped", rungs)
-    return Outcome(combination, "done", _mean([end.facts["loss"] for end in ends]))
+        return replace(_at(min(cut), combination, "stopped", rungs), seeds=kinds)
+    loss = _mean([end.facts["loss"] for end in ends])
+    return Outcome(combination, "done", loss, seeds=kinds)
 
 
 def _unknown(combination: Combination) -> Outcome:

@@ -6,7 +6,7 @@ import pytest
 
 from lmray.errors import UsageError
 from lmray.sweeps.ledger import read_events
-from lmray.sweeps.search import Bisect, Outcome
+from lmray.sweeps.search import Bisect
 from lmray.sweeps.search.bisection import edge
 from lmray.sweeps.search.lines import lines
 from lmray.sweeps.space import TO_THE_END, Asha, Space
@@ -26,22 +26,25 @@ def test_the_gap_at_the_edge_is_within_the_ratio_also_when_killed(tmp_path: Path
     found = sweep.play_killed(0.3)
     events = read_events(tmp_path / "ledger.jsonl")
     (line,) = lines(found.axes, "optim.lr", found.outcomes("d", events))
-    stable, diverged = edge(line.known)
+    stable, diverged = edge([(value, each.state) for value, each in line.points])
     assert stable <= where < diverged
     assert diverged / stable <= 1.1
     assert found.next("d", events) is None
 
 
-def test_a_rate_is_stable_only_with_all_its_seeds(tmp_path: Path):
+def test_each_seed_has_an_edge_within_the_ratio(tmp_path: Path):
+    where = (0.02, 0.01, 0.3)
+
     def loss(trial, share):
-        return bowl(1e-3, edge=(0.02, 0.01, 0.05)[trial.run.seed])(trial, share)
+        return bowl(1e-3, edge=where[trial.run.seed])(trial, share)
 
     sweep = Sweeping(space(Bisect("optim.lr", 1.2), (0, 1, 2)), tmp_path, loss)
     found = sweep.play()
     outcomes = found.outcomes("d", read_events(tmp_path / "ledger.jsonl"))
     (line,) = lines(found.axes, "optim.lr", outcomes)
-    stable, diverged = edge(line.known)
-    assert stable <= 0.01 < diverged <= 1.2 * stable
+    for seed, edge_of in enumerate(where):
+        stable, diverged = edge([(value, each.seeds[seed]) for value, each in line.points])
+        assert stable <= edge_of < diverged <= 1.2 * stable
 
 
 def test_without_divergence_it_ends_at_the_highest_rate_or_its_trials(tmp_path: Path):
@@ -52,12 +55,9 @@ def test_without_divergence_it_ends_at_the_highest_rate_or_its_trials(tmp_path: 
 
 
 def test_the_edge_lies_below_the_smallest_that_diverged_whatever_is_stable_above():
-    def at(rate: float, state: str) -> tuple[float, Outcome]:
-        return rate, Outcome({"optim.lr": rate}, state, 1.0)
-
-    known = [at(1e-3, "done"), at(1e-2, "diverged"), at(2e-2, "done"), at(0.1, "diverged")]
-    assert edge(known) == (1e-3, 1e-2)
-    stable, diverged = edge(known[:1])
+    ends = [(1e-3, "done"), (1e-2, "diverged"), (2e-2, "done"), (0.1, "diverged")]
+    assert edge(ends) == (1e-3, 1e-2)
+    stable, diverged = edge(ends[:1])
     assert stable == 1e-3
     assert math.isnan(diverged)
 
