@@ -1,4 +1,4 @@
-"""The costs in docs/cluster.md are what scripts/cluster_cost.py computes from docs/benchmarks.md."""
+"""The costs in docs/cluster.md are what scripts/cluster_cost.py computes from measured rates."""
 
 import subprocess
 import sys
