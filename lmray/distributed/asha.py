@@ -61,13 +61,21 @@ class Jobs(_Stateless, Searcher):
     """Gives Ray Tune the referee's jobs, a trial's next one once its last process is gone."""
 
     def __init__(
-        self, judge: Judge, spec: Callable[[str], dict[str, Any]], stop: Callable[[], bool]
+        self,
+        judge: Judge,
+        spec: Callable[[str], dict[str, Any]],
+        stop: Callable[[], bool],
+        after: Callable[[], None],
     ) -> None:
-        """`spec` says what a trial's process needs to know; no job is given out once `stop()`."""
+        """`spec` says what a trial's process needs to know; no job is given out once `stop()`.
+
+        `after` is called when a job has ended.
+        """
         super().__init__()
         self._judge = judge
         self._spec = spec
         self._stop = stop
+        self._after = after
         self._alive: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> Any:
@@ -86,6 +94,7 @@ class Jobs(_Stateless, Searcher):
     ) -> None:
         """A job's process has ended, or is about to."""
         self._alive.pop(trial_id, None)
+        self._after()
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         """Nothing: the ledger has it all."""

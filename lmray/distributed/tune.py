@@ -31,6 +31,7 @@ from lmray.sweeps.decisions.audit import Auditor
 from lmray.sweeps.decisions.referee import Referee, Retry, reopen
 from lmray.sweeps.decisions.verdicts import Verdicts
 from lmray.sweeps.ledger import CLOSED, Event, Ledger, ignore, standing
+from lmray.sweeps.losers import losers, trim
 from lmray.sweeps.space import Space, Trial
 from lmray.sweeps.sweep_directory import StopFile, begin
 from lmray.sweeps.turns import Turns
@@ -55,6 +56,8 @@ def run_sweep(
     up are run again as `retry` says. It ends early, its trials with checkpoints, once the directory
     has a stop file.
 
+    Losers keep of their checkpoints what `space.losers` says.
+
     Raises PreflightError if the cluster has no room for one trial, LmrayError if trial after trial
     fails alike.
     """
@@ -67,12 +70,18 @@ def run_sweep(
     stands = standing(ledger.events())
     if any(stands.get(trial.id) not in (*CLOSED, "failed") for trial in turns):
         places = _places(space.base.execution.workers)
-        referee = Referee(space.asha, budget, ledger, turns, places=places, stop=stop)
+        seeds = len(space.seeds)
+        referee = Referee(space.asha, budget, ledger, turns, places=places, seeds=seeds, stop=stop)
         asked = _Asked(splits, directory, runs, referee.levels, turns.trials)
-        _drive(referee, asked, space=space, stop=stop)
+
+        def free() -> None:
+            trim(runs, losers(standing(ledger.events()), failed=False), space.losers)
+
+        _drive(referee, asked, space=space, stop=stop, after=free)
     stands = standing(ledger.events())
     for trial in turns.trials():
         _close(RunDirectory(runs / trial.id), stands.get(trial.id, "waiting"))
+    trim(runs, losers(stands, failed=retry == "none"), space.losers)
     return {trial.id: stands.get(trial.id, "waiting") for trial in turns.trials()}
 
 
@@ -131,7 +140,18 @@ class _Asked:
         }
 
 
-def _drive(judge: Judge, asked: _Asked, *, space: Space, stop: StopFile) -> None:
+def _nothing() -> None:
+    """What follows the end of a job in an audit."""
+
+
+def _drive(
+    judge: Judge,
+    asked: _Asked,
+    *,
+    space: Space,
+    stop: StopFile,
+    after: Callable[[], None] = _nothing,
+) -> None:
     """Lets Ray Tune run the judge's jobs; failures of trials end up in the ledger."""
     workers = space.base.execution.workers
     places = _places(workers)
@@ -143,7 +163,7 @@ def _drive(judge: Judge, asked: _Asked, *, space: Space, stop: StopFile) -> None
         tuner = tune.Tuner(
             tune.with_resources(_trial, _resources(workers)),
             tune_config=tune.TuneConfig(
-                search_alg=Jobs(judge, asked, stop),
+                search_alg=Jobs(judge, asked, stop, after),
                 scheduler=AshaScheduler(judge, asked.runs, timeout_s=space.asha.timeout_s),
                 num_samples=-1,
                 reuse_actors=workers == 1,

@@ -34,14 +34,16 @@ class Referee:
         trials: Iterable[Trial],
         *,
         places: int,
+        seeds: int = 1,
         stop: Callable[[], bool] = never,
     ) -> None:
         """Goes on where the ledger ends: trials that had a place get one first.
 
-        `trials` are looked through for one that has not begun whenever a place is free. While
+        `trials`, as many of each combination as there are `seeds`, are looked through for one that
+        has not begun whenever a place is free. While
         `stop()` no place is given to anybody.
         """
-        self._rule = Halving(asha, budget_tokens)
+        self._rule = Halving(asha, budget_tokens, seeds=seeds)
         self._ledger = ledger
         self._trials = trials
         self._places = places
