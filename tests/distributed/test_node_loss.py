@@ -101,10 +101,11 @@ def victim(
 
 
 def everybody_in(cluster: LocalCluster) -> None:
+    """Boots the hosts that are down and waits until Ray has all of them."""
     for number in (2, 3):
         if "down" in cluster.script("status").splitlines()[number - 1]:
             cluster.script("start", number)
-        await_status(cluster, f"10.78.0.1{number}  worker  alive")
+    await_status(cluster, *(f"10.78.0.1{number}  worker  alive" for number in (2, 3)))
 
 
 def runs_a_process(cluster: LocalCluster, host: int, name: str) -> bool:
