@@ -47,7 +47,9 @@ def trials_standing(
     The trials `audited` are shown as an audit has them: running, and then as it left them.
     """
     events = read_events(directory / "ledger.jsonl")
-    stands: dict[str, Status] = {**statuses(events), **{trial: "running" for trial in audited}}
+    stands = statuses(events)
+    for trial in audited:
+        stands[trial] = "running"
     own: dict[str, list[Event]] = {}
     for event in events:
         if event.kind == "audited":
