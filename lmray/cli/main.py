@@ -20,6 +20,7 @@ from lmray.cli import (
     model_formats,
     noise_scale,
     quickstart,
+    sharpness,
     submit,
     sweep,
     tokenizer,
@@ -41,6 +42,7 @@ app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(data.app, name="data")
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate_run)
+app.command("sharpness")(sharpness.sharpness)
 app.command("generate")(generate.generate_text)
 app.command("noise-scale")(noise_scale.measure)
 model_formats.register(app)

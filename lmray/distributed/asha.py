@@ -21,6 +21,9 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from lmray.runs.run_directory import RunDirectory
+from lmray.training.checkpoint import newest_step
+
 _LOOK_S = 1.0
 """Seconds between looks at whether the trials still write."""
 
@@ -41,8 +44,10 @@ class Judge(Protocol):
     def ended(self, trial: str, status: str, facts: dict[str, Any]) -> None:
         """Takes how a job ended."""
 
-    def failed(self, trial: str, error: str, *, trace: str, lost: bool = False) -> None:
-        """Takes a failure."""
+    def failed(
+        self, trial: str, error: str, *, trace: str, lost: bool = False, saved: int = 0
+    ) -> None:
+        """Takes a failure; `saved` is the step of the newest checkpoint."""
 
 
 class _Stateless:
@@ -139,7 +144,8 @@ class AshaScheduler(_Stateless, FIFOScheduler):
             return
         text = Path(trial.error_file).read_text() if trial.error_file else ""
         lines = text.strip().splitlines() or ["its process was lost"]
-        self._judge.failed(identifier, lines[-1], trace=cause(text), lost=_lost(trial))
+        saved = newest_step(RunDirectory(self._runs / identifier).checkpoints)
+        self._judge.failed(identifier, lines[-1], trace=cause(text), lost=_lost(trial), saved=saved)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """First in, first out; Tune asks so often that the silent ones are looked for here."""

@@ -5,12 +5,10 @@ again; a trial with several workers starts Ray Train from there. The ledger, not
 sweep's state: running a sweep again goes on where its ledger ends.
 """
 
-import fcntl
 import json
 import logging
 import os
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,8 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from lmray.config import Run, override
 from lmray.dataset import Splits, open_splits
 from lmray.distributed.asha import AshaScheduler, Broken, Jobs, Judge
+from lmray.distributed.notice import Heeding, given, heeded
+from lmray.distributed.predecessor import wait_for_predecessor
 from lmray.distributed.train import train_on_workers
 from lmray.errors import LmrayError, PreflightError
 from lmray.runs.execute import execute
@@ -38,9 +38,6 @@ from lmray.sweeps.turns import Turns
 
 _ASKED_TO_STOP = {"kind": "stop"}
 """Told lest Ray Tune print that a job has told nothing."""
-
-_PREDECESSOR_S = 60.0
-"""How long the process of a driver that was killed may take to let go of its run."""
 
 
 def run_sweep(
@@ -248,7 +245,7 @@ def _trial(config: dict[str, Any]) -> None:
     if stop():
         _tell(_ASKED_TO_STOP)
         return
-    _wait_for_predecessor(directory)
+    wait_for_predecessor(directory)
     verdicts = Verdicts(Path(spec["ledger"]), spec["id"], spec["levels"], _tell)
     for record in directory.records("validation"):
         verdicts(record)
@@ -266,14 +263,15 @@ def _trial(config: dict[str, Any]) -> None:
                 interrupted=StopFile(stop.path),
             )
         else:
-            execute(
-                run,
-                splits,
-                runs,
-                report=verdicts,
-                interrupted=lambda: verdicts.interrupted() or stop(),
-                group=spec["sweep"],
-            )
+            with heeded():
+                execute(
+                    run,
+                    splits,
+                    runs,
+                    report=verdicts,
+                    interrupted=lambda: verdicts.interrupted() or stop() or given(),
+                    group=spec["sweep"],
+                )
     facts = directory.facts
     if facts["status"] == "preempted" and stop():
         _tell(_ASKED_TO_STOP)
@@ -284,14 +282,5 @@ def _trial(config: dict[str, Any]) -> None:
     _tell({"kind": "ended", "status": facts["status"], "facts": {**where, **measured}})
 
 
-def _wait_for_predecessor(directory: RunDirectory) -> None:
-    """Waits while the process of a killed driver still trains the run; Ray is ending it."""
-    lock = directory.path / ".lock"
-    deadline = time.monotonic() + _PREDECESSOR_S
-    while lock.exists() and time.monotonic() < deadline:
-        with lock.open("r") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                time.sleep(0.2)
+# Ray Tune mixes these into the class that it makes of the function.
+_trial.__mixins__ = (Heeding,)  # pyrefly: ignore[missing-attribute]

@@ -67,7 +67,7 @@ def price(space: Space, valid_tokens: int, *, tokens_per_s: float, at_once: int)
     `valid_tokens` are those of the validation split.
     """
     runs = list({run.model_dump_json(): run for _, run in space.runs()}.values())
-    unknown = max(0, getattr(space.search, "trials", 0) - len(space.combinations()))
+    unknown = space.most_combinations() - len(space.combinations())
     scale = 1 + unknown * len(space.seeds) / len(runs)
     base_rate = tokens_per_s * _flops_per_token(space.base)
     seconds, work, tokens = 0.0, 0.0, 0.0

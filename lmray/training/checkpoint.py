@@ -20,7 +20,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lmray.errors import CorruptionError, LmrayError, PreflightError, UsageError
@@ -106,6 +106,11 @@ def newest_first(directory: Path) -> list[Path]:
     """The checkpoints beneath `directory`, whole or damaged, the latest step first."""
     found = (path for path in directory.glob("step-*") if path.name[len("step-") :].isdigit())
     return sorted(found, key=step_of, reverse=True)
+
+
+def newest_step(directory: Path) -> int:
+    """The step of the newest checkpoint, whole or damaged; 0 without any."""
+    return max(map(step_of, newest_first(directory)), default=0)
 
 
 def step_of(path: Path) -> int:
@@ -226,6 +231,12 @@ def load_weights(path: Path, model: nn.Module) -> Position:
     state = _verified_state(path)
     model.load_state_dict(load_file(path / _MODEL))
     return _position(state)
+
+
+def optimizer_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `optimizer_state` returned when a checkpoint was written; errors as `load_weights`."""
+    state = _verified_state(path)
+    return load_file(path / _OPTIMIZER), state["optimizer"]
 
 
 def _position(state: Mapping[str, Any]) -> Position:

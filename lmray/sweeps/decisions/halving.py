@@ -17,7 +17,8 @@ MAX_FAILURES = 1
 """Times a trial that failed is started again, from its newest checkpoint, before its next rung."""
 
 MAX_LOSSES = 5
-"""The same for one whose process or node was lost, which is seldom its own doing."""
+"""The same for one whose process or node was lost, which is seldom its own doing; if it has got
+further in between, the losses before do not count."""
 
 Verdict = Literal["rung", "paused", "stopped", "diverged"]
 
@@ -50,6 +51,7 @@ class Halving:
         self._losses: dict[int, dict[str, float]] = {level: {} for level in self.levels}
         self._passed: dict[int, dict[str, None]] = {level: {} for level in self.levels}
         self._failures: Counter[tuple[str, bool]] = Counter()
+        self._saved: dict[str, int] = {}
         self._done = False
 
     def apply(self, event: Event) -> None:
@@ -73,7 +75,10 @@ class Halving:
             self._clear(trial)
             self.paused[trial] = event
         elif event.kind == "failed":
-            lost = event.facts.get("lost", False)
+            lost, saved = event.facts.get("lost", False), event.facts.get("saved", 0)
+            if saved > self._saved.get(trial, 0):
+                self._saved[trial] = saved
+                self._failures[trial, True] = 0
             self._failures[trial, lost] += 1
             if self._failures[trial, lost] > (MAX_LOSSES if lost else MAX_FAILURES):
                 self.given_up[trial] = None
@@ -88,6 +93,7 @@ class Halving:
 
     def _forget(self, trial: str) -> None:
         self._clear(trial)
+        self._saved.pop(trial, None)
         self.begun.discard(trial)
         for losses in self._losses.values():
             if losses.get(trial) == math.inf:

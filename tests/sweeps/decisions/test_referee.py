@@ -133,6 +133,20 @@ def test_a_lost_process_is_no_failure_of_its_trial_until_it_is_lost_again_and_ag
     assert standing(read_events(path))["b"] == "failed"
 
 
+def test_losses_of_a_trial_that_gets_further_in_between_do_not_add_up(tmp_path: Path):
+    path = tmp_path / "ledger.jsonl"
+    judge = referee(STOP, path, {"a": []}, 1)
+    for saved in range(10, 200, 10):
+        judge.failed("a", "the actor died", trace="", lost=True, saved=saved)
+        assert standing(read_events(path))["a"] == "started"
+    judge = referee(STOP, path, {"a": []}, 1)
+    for _ in range(MAX_LOSSES - 1):
+        judge.failed("a", "the actor died", trace="", lost=True, saved=190)
+    assert standing(read_events(path))["a"] == "started"
+    judge.failed("a", "the actor died", trace="", lost=True, saved=190)
+    assert standing(read_events(path))["a"] == "failed"
+
+
 def test_a_diverged_trial_that_is_retried_begins_anew_and_is_judged_anew(tmp_path: Path):
     path, curves = tmp_path / "ledger.jsonl", {"a": [], "b": []}
     judge = referee(STOP, path, curves, 2)
