@@ -85,6 +85,7 @@ def run(
 ) -> None:
     """Run a space's trials; the same command again finishes a sweep that was interrupted.
 
+    Changes are of the base, or of the rungs, as in asha.mode=promote.
     Its price is told first: trials, tokens, FLOPs, hours, memory and disk without early stopping.
     """
     asked = _loaded(space, changes or [], memory_gb, root, losers)

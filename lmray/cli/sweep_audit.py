@@ -24,7 +24,7 @@ def audit(
     of the sweep changes. The same command goes on where it was cut off.
     """
     from lmray.cli.show import err, result
-    from lmray.cli.sweep_live import lines
+    from lmray.cli.sweep_live import watching
     from lmray.dataset import open_splits
     from lmray.distributed.cluster import ray_session
     from lmray.distributed.tune import run_audit
@@ -59,8 +59,12 @@ def audit(
             markup=False,
         )
     several = space.base.execution.workers > 1
-    with locked(found, busy), ray_session(address, dashboard=several, shared=found.parent):
-        run_audit(space, splits, found, runs, chosen, observe=lines(found))
+    with (
+        locked(found, busy),
+        ray_session(address, dashboard=several, shared=found.parent),
+        watching(found, runs, chosen) as observe,
+    ):
+        run_audit(space, splits, found, runs, chosen, observe=observe)
     sweep = read_sweep(found, runs)
     events = read_events(ledger)
     told = honesty(sweep, events).lines()

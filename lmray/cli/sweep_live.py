@@ -1,7 +1,7 @@
 """A sweep under way, on a terminal as one live table, elsewhere as a line an event."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,8 +68,8 @@ def _time(seconds: float) -> str:
 class _Board:
     """The table as it is at the moment of being drawn; the disk is looked at every two seconds."""
 
-    def __init__(self, directory: Path, runs: Path) -> None:
-        self._directory, self._runs = directory, runs
+    def __init__(self, directory: Path, runs: Path, audited: Collection[str]) -> None:
+        self._directory, self._runs, self._audited = directory, runs, audited
         self._begun = time.monotonic()
         self._looked = float("-inf")
         self._shown: tuple[Space, list[Standing]]
@@ -81,7 +81,8 @@ class _Board:
         now = time.monotonic()
         if now - self._looked >= _LOOK_S:
             space, digest = read_space(self._directory)
-            self._shown = space, trials_standing(space, digest, self._directory, self._runs)
+            found = trials_standing(space, digest, self._directory, self._runs, self._audited)
+            self._shown = space, found
             self._looked = now
         space, found = self._shown
         room = max(4, console.size.height - 4)
@@ -92,10 +93,12 @@ class _Board:
 
 
 @contextmanager
-def watching(directory: Path, runs: Path) -> "Iterator[Callable[[Event], None]]":
-    """An observer of a sweep's events that shows how it goes on stderr."""
+def watching(
+    directory: Path, runs: Path, audited: Collection[str] = ()
+) -> "Iterator[Callable[[Event], None]]":
+    """An observer of a sweep's events, or of an audit's, that shows how it goes on stderr."""
     if err.is_terminal:
-        with Live(_Board(directory, runs), console=err, refresh_per_second=1):
+        with Live(_Board(directory, runs, audited), console=err, refresh_per_second=1):
             yield lambda event: None
     else:
         yield lines(directory)

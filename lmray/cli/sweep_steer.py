@@ -8,21 +8,27 @@ from lmray.cli.options import DEFAULT_ROOT, Root, SweepDirectory, locate
 
 
 def stop(directory: SweepDirectory, root: Root = DEFAULT_ROOT) -> None:
-    """Ask a running sweep to end for now: its trials write checkpoints, `resume` goes on."""
+    """Ask a running sweep to end for now: its trials write checkpoints, `resume` goes on.
+
+    One whose trials are all closed is being audited: then the same `audit` goes on.
+    """
     from lmray.cli.show import err
     from lmray.errors import PreflightError
     from lmray.storage import locked
-    from lmray.sweeps.sweep_directory import StopFile, read_space
+    from lmray.sweeps.sweep_directory import StopFile, is_closed, read_space
 
     found = locate(directory, root, "sweeps")
-    read_space(found)
+    space, digest = read_space(found)
     busy = f"{found} is being run"
     try:
         with locked(found, busy):
             pass
     except PreflightError:
         StopFile.of(found).ask()
-        err.print("asked: trials write checkpoints and end; `lmray sweep resume` goes on from them")
+        again = "audit` with the same options" if is_closed(found, space, digest) else "resume`"
+        err.print(
+            f"asked: trials write checkpoints and end; `lmray sweep {again} goes on from them"
+        )
         return
     raise PreflightError(f"nobody on this machine runs {found}; there is nothing to stop")
 

@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from lmray.config import Run, flatten, override, run_id
 from lmray.errors import UsageError
+from lmray.refusal import unknown_key
 from lmray.sweeps import axes as axis
 from lmray.sweeps.axes import Axes, Combination
 from lmray.sweeps.axes_plain import from_plain, to_plain
@@ -126,11 +127,26 @@ class Space:
         )
 
     def with_overrides(self, changes: Mapping[str, Any]) -> "Space":
-        """The same question about another base, refusing to change what the space varies."""
-        for key in changes:
+        """The same question about another base, or with other rungs, as in {"asha.mode": "stop"}.
+
+        Raises UsageError for what the space varies, and for an unknown key.
+        """
+        base: dict[str, Any] = {}
+        rungs: dict[str, Any] = {}
+        known = [f"asha.{key}" for key in asdict(self.asha)]
+        for key, value in changes.items():
             if key in self.axes or key == "seed":
                 raise UsageError(f"{key} is what space {self.name} varies; edit the space instead")
-        return replace(self, base=override(self.base, changes)) if changes else self
+            section, _, name = key.partition(".")
+            if section != "asha":
+                base[key] = value
+            elif key in known:
+                rungs[name] = value
+            else:
+                raise UsageError(unknown_key(key, known))
+        if not changes:
+            return self
+        return replace(self, base=override(self.base, base), asha=replace(self.asha, **rungs))
 
     def run_of(self, combination: Mapping[str, Any]) -> Run:
         """The run that a combination describes, perhaps with a seed among its values."""

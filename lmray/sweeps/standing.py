@@ -1,5 +1,6 @@
 """How each trial of a sweep stands at this moment, from its ledger and its metrics."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,27 @@ def standings(directory: Path, runs: Path) -> list[Standing]:
     return trials_standing(space, data_digest, directory, runs)
 
 
-def trials_standing(space: Space, data_digest: str, directory: Path, runs: Path) -> list[Standing]:
-    """As `standings`, of a space that is known already."""
+def trials_standing(
+    space: Space,
+    data_digest: str,
+    directory: Path,
+    runs: Path,
+    audited: Collection[str] = (),
+) -> list[Standing]:
+    """As `standings`, of a space that is known already.
+
+    The trials `audited` are shown as an audit has them: running, and then as it left them.
+    """
     events = read_events(directory / "ledger.jsonl")
     stands = statuses(events)
+    for trial in audited:
+        stands[trial] = "running"
     own: dict[str, list[Event]] = {}
-    for event in [event for event in events if event.kind != "audited"]:
+    for event in events:
+        if event.kind == "audited":
+            if event.trial not in audited:
+                continue
+            stands[event.trial] = "done" if event.facts["status"] == "done" else "diverged"
         own.setdefault(event.trial, []).append(event)
     return [
         _standing(trial, stands.get(trial.id, "waiting"), own.get(trial.id, []), runs)

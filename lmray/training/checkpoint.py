@@ -8,7 +8,6 @@ One process writes; any number may read.
 """
 
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -25,6 +24,7 @@ from torch.optim import Optimizer
 
 from lmray.errors import CorruptionError, LmrayError, PreflightError, UsageError
 from lmray.storage import canonical_json, read_json, sha256_file, sync_directory, write_json
+from lmray.training.identity import require_same
 from lmray.training.serialization import load_optimizer_state
 from lmray.training.snapshot import START, Best, Position, Snapshot, set_random_state
 
@@ -217,7 +217,7 @@ def read(
     has been touched.
     """
     state = _verified_state(path)
-    _require_same(path, state["identity"], identity)
+    require_same(path, state["identity"], identity)
     if state["optimizer"] is None:
         raise CorruptionError(f"{path} keeps weights alone, so that no run can go on from it")
     model.load_state_dict(load_file(path / _MODEL))
@@ -284,26 +284,3 @@ def _verify(path: Path, digests: Mapping[str, str]) -> None:
 
 def _digest(state: Any) -> str:
     return hashlib.sha256(canonical_json(state).encode()).hexdigest()
-
-
-def _require_same(path: Path, saved: Any, wanted: Mapping[str, Any]) -> None:
-    there = dict(_leaves(saved, ""))
-    here = dict(_leaves(json.loads(canonical_json(dict(wanted))), ""))
-    differing = [
-        f"{key} is {there.get(key, 'absent')!r} there and {here.get(key, 'absent')!r} here"
-        for key in sorted(there.keys() | here.keys())
-        if there.get(key, ...) != here.get(key, ...)
-    ]
-    if differing:
-        raise PreflightError(
-            f"{path} belongs to another run: {', '.join(differing)}; "
-            f"use that run's config, or another run directory"
-        )
-
-
-def _leaves(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    if not isinstance(value, dict):
-        yield prefix, value
-        return
-    for key, inner in value.items():
-        yield from _leaves(inner, f"{prefix}.{key}" if prefix else key)

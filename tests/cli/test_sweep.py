@@ -114,7 +114,23 @@ def test_a_sweep_that_nobody_runs_cannot_be_stopped_and_one_that_runs_is_asked(
     with locked(directory, "busy"):
         code, _, err = asks("stop", "mine")
     assert (code, err.startswith("asked")) == (0, True)
+    assert "`lmray sweep resume` goes on" in err
     assert StopFile.of(directory)()
+
+
+def test_stopping_an_audit_names_the_audit(asks, tmp_path: Path):
+    from lmray.storage import locked
+    from lmray.sweeps.ledger import Ledger
+    from lmray.sweeps.sweep_directory import read_space
+
+    claimed(tmp_path)
+    directory = tmp_path / "lmray-out" / "sweeps" / "mine"
+    space, digest = read_space(directory)
+    for trial in space.trials(digest):
+        Ledger(directory / "ledger.jsonl").append("stopped", trial.id)
+    with locked(directory, "busy"):
+        _, _, err = asks("stop", "mine")
+    assert "`lmray sweep audit` with the same options goes on" in err
 
 
 def test_the_live_table_keeps_what_runs_when_there_is_no_room(asks, tmp_path: Path):

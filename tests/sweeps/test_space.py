@@ -98,6 +98,26 @@ def test_overrides_change_the_base_but_not_what_is_varied():
         space().with_overrides({"seed": 1})
 
 
+def test_overrides_change_the_rungs_too():
+    changed = space().with_overrides({"asha.mode": "promote", "asha.min_results": 3})
+    assert changed.asha == Asha(1_048_576, 2, "promote", 3)
+    assert changed.base == BASE
+    with pytest.raises(UsageError, match=r"unknown key 'asha.modes'.*did you mean asha.mode"):
+        space().with_overrides({"asha.modes": "stop"})
+    with pytest.raises(UsageError, match="mode='prom' is none of stop, promote, none"):
+        space().with_overrides({"asha.mode": "prom"})
+
+
+def test_losers_keep_what_the_space_says():
+    assert space().losers == "best"
+    assert Space.from_facts(space(losers="nothing").facts()).losers == "nothing"
+    facts = space().facts()
+    del facts["losers"]
+    assert Space.from_facts(facts).losers == "all", "a sweep of before there was a choice"
+    with pytest.raises(UsageError, match="LOSERS='some' is none of all, best, nothing"):
+        space(losers="some")
+
+
 @pytest.mark.parametrize(
     "changes",
     [

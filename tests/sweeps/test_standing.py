@@ -4,7 +4,7 @@ from lmray.config import Budget, Run
 from lmray.runs.run_directory import MetricsWriter
 from lmray.sweeps.ledger import Ledger
 from lmray.sweeps.space import TO_THE_END, Space
-from lmray.sweeps.standing import Standing, standings
+from lmray.sweeps.standing import Standing, standings, trials_standing
 from lmray.sweeps.sweep_directory import claim
 
 BASE = Run(budget=Budget(tokens=32_768_000))
@@ -53,4 +53,23 @@ def test_what_asha_and_an_audit_do_to_a_trial_is_told_in_the_words_of_a_reader(t
         Standing(promoted, "running", 1000, 6.0, 1000, None),
         Standing(retried, "waiting", 0, None, 0, None),
         Standing(diverged, "diverged", 1024, None, 0, None),
+    ]
+
+
+def test_an_audit_under_way_shows_its_trials_as_running_until_they_are_audited(tmp_path: Path):
+    directory = tmp_path / "sweep"
+    claim(directory, SPACE, "d")
+    ledger = Ledger(directory / "ledger.jsonl")
+    over, under_way, other, done = SPACE.trials("d")
+    for trial in (over, under_way, other):
+        ledger.append("stopped", trial.id, rung=1000, tokens=1000, loss=6.0)
+    ledger.append("done", done.id, tokens=32_768_000, loss=3.0)
+    ledger.append("audited", over.id, status="done", tokens=32_768_000, loss=2.0)
+    audited = [over.id, under_way.id]
+    found = trials_standing(SPACE, "d", directory, tmp_path / "runs", audited)
+    assert found == [
+        Standing(over, "done", 32_768_000, 2.0, 1000, None),
+        Standing(under_way, "running", 1000, 6.0, 1000, None),
+        Standing(other, "stopped", 1000, 6.0, 1000, None),
+        Standing(done, "done", 32_768_000, 3.0, 0, None),
     ]
