@@ -10,6 +10,7 @@ import typer
 import lmray
 from lmray.cli import (
     account,
+    board,
     cluster,
     corpus,
     data,
@@ -17,6 +18,7 @@ from lmray.cli import (
     evaluate,
     generate,
     model_formats,
+    noise_scale,
     quickstart,
     sharpness,
     submit,
@@ -42,8 +44,10 @@ app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate_run)
 app.command("sharpness")(sharpness.sharpness)
 app.command("generate")(generate.generate_text)
+app.command("noise-scale")(noise_scale.measure)
 model_formats.register(app)
 app.add_typer(sweep.app, name="sweep")
+app.command("board")(board.board)
 app.command("submit", context_settings={"allow_interspersed_args": False})(submit.submit)
 app.add_typer(cluster.app, name="cluster")
 app.command("account")(account.account)

@@ -4,7 +4,7 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, get_args
 
 from lmray.config import Run, flatten, override, run_id
 from lmray.errors import UsageError
@@ -14,6 +14,7 @@ from lmray.sweeps.axes_plain import from_plain, to_plain
 from lmray.sweeps.constraints import Refusal, memory_refusal, nothing_refused
 from lmray.sweeps.decisions.asha import TO_THE_END, Asha
 from lmray.sweeps.ledger import Event
+from lmray.sweeps.losers import Keep
 from lmray.sweeps.search import (
     KINDS,
     Along,
@@ -70,6 +71,8 @@ class Space:
     """GB of a device; a run that takes more by lmray.accounting is refused."""
     refuse: Callable[[Run], str] = nothing_refused
     """Why a run is not to be tried; empty if it may be."""
+    losers: Keep = "best"
+    """What trials that were stopped or diverged keep of their checkpoints."""
     refused: tuple[Refusal, ...] = ()
     """What has been refused before, as sweep.json has it."""
     added: tuple[Combination, ...] = ()
@@ -79,6 +82,10 @@ class Space:
         axis.check(self.name, self.axes, self.base)
         if not self.seeds:
             raise UsageError(f"space {self.name} has no seeds; set SEEDS = [0] or more of them")
+        if self.losers not in get_args(Keep):
+            raise UsageError(
+                f"space {self.name}: LOSERS={self.losers!r} is none of {', '.join(get_args(Keep))}"
+            )
         repeated = [seed for seed in self.seeds if self.seeds.count(seed) > 1]
         if repeated:
             raise UsageError(f"space {self.name} has seed {repeated[0]} twice; list it once")
@@ -225,6 +232,7 @@ class Space:
             "search": {"kind": type(self.search).__name__, **asdict(self.search)},
             "baseline": dict(self.baseline),
             "memory_gb": "unlimited" if math.isinf(self.memory_gb) else self.memory_gb,
+            "losers": self.losers,
             "refused": [asdict(each) for each in self.refusals()],
         }
 
@@ -244,6 +252,7 @@ class Space:
             search=KINDS[search.pop("kind")](**search),
             baseline=facts.get("baseline", {}),
             memory_gb=math.inf if memory == "unlimited" else memory,
+            losers=facts.get("losers", "all"),
             refused=tuple(Refusal(**each) for each in facts.get("refused", ())),
             added=tuple(added),
         )

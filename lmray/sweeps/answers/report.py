@@ -14,6 +14,7 @@ from lmray.accounting import num_parameters
 from lmray.runs.run_directory import RunDirectory
 from lmray.storage import write_bytes
 from lmray.sweeps.answers import (
+    batches,
     bracket,
     edges,
     plots,
@@ -84,6 +85,7 @@ def _facts(sweep: Sweep, runs: Path) -> dict[str, Any]:
     asked = read_price(sweep.directory)
     rungs = space.asha.rungs(space.base.budget.tokens)
     events = read_events(sweep.directory / "ledger.jsonl")
+    sizes = batches.batch_sizes(sweep, runs) if batches.KEY in space.axes else []
     along = bracket.traced(sweep, events)
     return {
         "sweep": sweep,
@@ -99,6 +101,8 @@ def _facts(sweep: Sweep, runs: Path) -> dict[str, Any]:
         "over_seeds": over_seeds(sweep) if compared else ([], []),
         "switches": switches(sweep) if space.baseline else ([], []),
         "costs": costs(sweep, runs),
+        "batches": batches.table(sizes, sweep),
+        "critical_batch": batches.lines(sizes),
         "refused": [(spoken(each.combination), each.reason) for each in space.refusals()],
         "price": against_taken(asked, taken(sweep, runs)) if asked else ([], []),
         "rungs": ", ".join(f"{rung:,}" for rung in rungs),
