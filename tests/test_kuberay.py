@@ -1,4 +1,4 @@
-"""docs/kuberay.yaml against what KubeRay's RayCluster wants; no Kubernetes is at hand to run it on."""
+"""docs/kuberay.yaml against what KubeRay wants of a RayCluster; no Kubernetes is at hand here."""
 
 from pathlib import Path
 from typing import Any

@@ -19,6 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from lmray.distributed.aws_groups import open_rules
 from lmray.distributed.cluster_yaml import GCS_PORT, ClusterYaml, read_cluster_yaml
 from lmray.distributed.jobs import auth_token
 from lmray.errors import LmrayError, PreflightError
@@ -59,7 +60,8 @@ def check_cluster(path: Path, root: str) -> list[Finding]:
         found, _, remedy = str(error).partition("; ")
         return [Finding("yaml", False, found, remedy)]
     findings = [Finding("yaml", True, f"{path} fits Ray's schema")]
-    findings += [Finding("exposure", False, what, remedy) for what, remedy in cluster.exposed()]
+    exposed = list(cluster.exposed()) or list(open_rules(cluster.config))
+    findings += [Finding("exposure", False, what, remedy) for what, remedy in exposed]
     findings.append(_token(cluster))
     if cluster.key is not None:
         findings.append(_key(cluster.key))
