@@ -13,7 +13,7 @@ from lmray.cli.options import (
     Overrides,
     Root,
     SweepDirectory,
-    locate,
+    locate_sweep,
     place_data,
 )
 from lmray.cli.sweep_audit import audit
@@ -72,7 +72,7 @@ def run(
     Its price is told first: trials, tokens, FLOPs, hours, memory and disk without early stopping.
     """
     asked = _loaded(space, changes or [], memory_gb, root)
-    directory = root / "sweeps" / (name or asked.name)
+    directory = locate_sweep(str(root / "sweeps" / (name or asked.name)), root)
     agree(asked, directory, Agreement(max_hours, yes, tokens_per_s))
     _run_and_show(asked, directory, root / "runs", address, as_json=json)
 
@@ -125,7 +125,7 @@ def resume(
     """Finish an interrupted sweep from its sweep.json and ledger."""
     from lmray.sweeps.sweep_directory import read_space
 
-    found = locate(directory, root, "sweeps")
+    found = locate_sweep(directory, root)
     space, _ = read_space(found)
     _run_and_show(space, found, root / "runs", address, as_json=json, retry=retry.value)
 
@@ -141,7 +141,7 @@ def status(directory: SweepDirectory, root: Root = DEFAULT_ROOT, json: Json = Fa
     from lmray.sweeps.standing import standings
     from lmray.sweeps.sweep_directory import read_space
 
-    found_at = locate(directory, root, "sweeps")
+    found_at = locate_sweep(directory, root)
     found = standings(found_at, root / "runs")
     if json:
         trials = [
@@ -162,7 +162,7 @@ def stop(directory: SweepDirectory, root: Root = DEFAULT_ROOT) -> None:
     from lmray.storage import locked
     from lmray.sweeps.sweep_directory import StopFile, read_space
 
-    found = locate(directory, root, "sweeps")
+    found = locate_sweep(directory, root)
     read_space(found)
     busy = f"{found} is being run"
     try:
@@ -192,7 +192,7 @@ def add(
     from lmray.sweeps import sweep_directory
     from lmray.sweeps.axes import spoken
 
-    found = locate(directory, root, "sweeps")
+    found = locate_sweep(directory, root)
     space, _ = sweep_directory.read_space(found)
     combination = sweep_directory.addition(space, parse_assignments(values))
     sweep_directory.add(found, combination, by="user")
@@ -208,7 +208,7 @@ def report(directory: SweepDirectory, root: Root = DEFAULT_ROOT, json: Json = Fa
     from lmray.sweeps.answers.report import write_report
     from lmray.sweeps.answers.tables import read_sweep
 
-    path = write_report(read_sweep(locate(directory, root, "sweeps"), root / "runs"), root / "runs")
+    path = write_report(read_sweep(locate_sweep(directory, root), root / "runs"), root / "runs")
     result({"report": str(path)}, str(path), as_json=json)
 
 
