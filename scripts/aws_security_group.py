@@ -28,7 +28,7 @@ def main() -> None:
         parser.error(f"{network} is the whole world; give your own address, as in 203.0.113.7/32")
     config = yaml.safe_load(given.cluster.read_text())
 
-    import boto3
+    import boto3  # pyrefly: ignore[missing-import] - not of lmray's dependencies
 
     ec2 = boto3.client("ec2", region_name=config["provider"]["region"])
     print(make(ec2, f"lmray-{config['cluster_name']}", network))

@@ -44,11 +44,14 @@ def open_rules(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if config["provider"]["type"] != "aws":
         return
     try:
-        import boto3
+        import boto3  # pyrefly: ignore[missing-import] - `ray up` needs it, lmray does not
     except ImportError:
         yield "boto3 is not installed, and `ray up` needs it to reach AWS", "pip install boto3"
         return
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.exceptions import (  # pyrefly: ignore[missing-import]
+        BotoCoreError,
+        ClientError,
+    )
 
     types = config.get("available_node_types", {}).values()
     named = sorted({group for each in types for group in _groups(each.get("node_config", {}))})

@@ -222,6 +222,8 @@ def _storage(cluster: ClusterYaml, hosts: Sequence[str], root: str) -> list[Find
     """A file written on one node beneath the root, and read on every other."""
     if not root:
         return [Finding("storage", True, "not looked at; --root names the folder all nodes share")]
+    if "://" in root:
+        return [Finding("storage", True, f"{root} is tried when a run starts, on every node")]
     if not root.startswith("/"):
         return [Finding("storage", False, f"--root {root} is relative", "give an absolute path")]
     file = {"path": f"{root}/.lmray-probe-{secrets.token_hex(8)}"}
