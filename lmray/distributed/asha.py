@@ -150,8 +150,8 @@ class AshaScheduler(_Stateless, FIFOScheduler):
         seen, since = self._heard.get(trial.trial_id, (-1, now))
         if size != seen:
             self._heard[trial.trial_id] = (size, now)
-        elif remote.refresh(path):  # of a run on another node
-            return
+        elif now - since > self._timeout_s / 2 and remote.refresh(path):
+            return  # a run on another node, seen at its checkpoints
         elif now - since > self._timeout_s and trial.trial_id not in self._silent:
             # An actor whose thread hangs cannot be asked to stop, nor used again.
             if actor := trial.temporary_state.ray_actor:
