@@ -223,13 +223,15 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def _being_written(path: Path) -> bool:
-    """Whether a process of this machine holds storage.locked on the folder, or the file's."""
-    lock = (path.parent if path.is_file() else path) / ".lock"
-    if not lock.exists():
-        return False
-    with lock.open("r") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+    """Whether a process of this machine holds storage.locked on a folder or one it lies in."""
+    for folder in (path, *path.parents):
+        if folder.name in SCHEMES:
+            break
+        lock = folder / ".lock"
+        if folder.is_dir() and lock.exists():
+            with lock.open("r") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return True
     return False

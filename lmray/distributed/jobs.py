@@ -26,7 +26,7 @@ from typing import Any
 
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from lmray.distributed.package import Package, revision
+from lmray.distributed.package import Package
 from lmray.errors import LmrayError, PreflightError
 
 _TUNNEL_SECONDS = 90
@@ -67,7 +67,7 @@ class Jobs:
                     "working_dir": str(archive),
                     "env_vars": {"RAY_AUTH_MODE": self.auth_mode, **environment},
                 },
-                metadata={"command": shlex.join(command), "git_revision": revision(package.root)},
+                metadata={"command": shlex.join(command), "git_revision": package.revision},
             )
 
     def _submit_once_ready(self, **job: Any) -> str:

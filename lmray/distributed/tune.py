@@ -5,12 +5,10 @@ again; a trial with several workers starts Ray Train from there. The ledger, not
 sweep's state: running a sweep again goes on where its ledger ends.
 """
 
-import fcntl
 import json
 import logging
 import os
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,8 @@ from lmray import remote
 from lmray.config import Run, override
 from lmray.dataset import Splits, open_splits
 from lmray.distributed.asha import AshaScheduler, Broken, Jobs, Judge
+from lmray.distributed.notice import Heeding, given, heeded
+from lmray.distributed.predecessor import wait_for_predecessor
 from lmray.distributed.train import train_on_workers
 from lmray.errors import LmrayError, PreflightError
 from lmray.runs.execute import execute
@@ -32,15 +32,13 @@ from lmray.sweeps.decisions.audit import Auditor
 from lmray.sweeps.decisions.referee import Referee, Retry, reopen
 from lmray.sweeps.decisions.verdicts import Verdicts
 from lmray.sweeps.ledger import CLOSED, Event, Ledger, ignore, standing
+from lmray.sweeps.losers import losers, trim
 from lmray.sweeps.space import Space, Trial
 from lmray.sweeps.sweep_directory import StopFile, begin, fetch
 from lmray.sweeps.turns import Turns
 
 _ASKED_TO_STOP = {"kind": "stop"}
 """Told lest Ray Tune print that a job has told nothing."""
-
-_PREDECESSOR_S = 60.0
-"""How long the process of a driver that was killed may take to let go of its run."""
 
 
 def run_sweep(
@@ -59,6 +57,8 @@ def run_sweep(
     up are run again as `retry` says. It ends early, its trials with checkpoints, once the directory
     has a stop file.
 
+    Losers keep of their checkpoints what `space.losers` says.
+
     Raises PreflightError if the cluster has no room for one trial, LmrayError if trial after trial
     fails alike.
     """
@@ -72,13 +72,19 @@ def run_sweep(
     stands = standing(ledger.events())
     if any(stands.get(trial.id) not in (*CLOSED, "failed") for trial in turns):
         places = _places(space.base.execution.workers)
-        referee = Referee(space.asha, budget, ledger, turns, places=places, stop=stop)
+        seeds = len(space.seeds)
+        referee = Referee(space.asha, budget, ledger, turns, places=places, seeds=seeds, stop=stop)
         asked = _Asked(splits, directory, runs, referee.levels, turns.trials)
-        _drive(referee, asked, space=space, stop=stop)
+
+        def free() -> None:
+            trim(runs, losers(standing(ledger.events()), failed=False), space.losers)
+
+        _drive(referee, asked, space=space, stop=stop, after=free)
     stands = standing(ledger.events())
     fetch(directory, runs)
     for trial in turns.trials():
         _close(RunDirectory(runs / trial.id), stands.get(trial.id, "waiting"))
+    trim(runs, losers(stands, failed=retry == "none"), space.losers)
     return {trial.id: stands.get(trial.id, "waiting") for trial in turns.trials()}
 
 
@@ -138,7 +144,18 @@ class _Asked:
         }
 
 
-def _drive(judge: Judge, asked: _Asked, *, space: Space, stop: StopFile) -> None:
+def _nothing() -> None:
+    """What follows the end of a job in an audit."""
+
+
+def _drive(
+    judge: Judge,
+    asked: _Asked,
+    *,
+    space: Space,
+    stop: StopFile,
+    after: Callable[[], None] = _nothing,
+) -> None:
     """Lets Ray Tune run the judge's jobs; failures of trials end up in the ledger."""
     workers = space.base.execution.workers
     places = _places(workers)
@@ -150,7 +167,7 @@ def _drive(judge: Judge, asked: _Asked, *, space: Space, stop: StopFile) -> None
         tuner = tune.Tuner(
             tune.with_resources(_trial, _resources(workers)),
             tune_config=tune.TuneConfig(
-                search_alg=Jobs(judge, asked, stop),
+                search_alg=Jobs(judge, asked, stop, after),
                 scheduler=AshaScheduler(judge, asked.runs, timeout_s=space.asha.timeout_s),
                 num_samples=-1,
                 reuse_actors=workers == 1,
@@ -232,7 +249,7 @@ def _trial(config: dict[str, Any]) -> None:
     if stop():
         _tell(_ASKED_TO_STOP)
         return
-    _wait_for_predecessor(directory)
+    wait_for_predecessor(directory)
     remote.refresh(directory.path)
     verdicts = Verdicts(remote.cached(spec["ledger"]), spec["id"], spec["levels"], _tell)
     for record in directory.records("validation"):
@@ -251,14 +268,15 @@ def _trial(config: dict[str, Any]) -> None:
                 interrupted=StopFile(stop.path),
             )
         else:
-            execute(
-                run,
-                splits,
-                runs,
-                report=verdicts,
-                interrupted=lambda: verdicts.interrupted() or stop(),
-                group=spec["sweep"],
-            )
+            with heeded():
+                execute(
+                    run,
+                    splits,
+                    runs,
+                    report=verdicts,
+                    interrupted=lambda: verdicts.interrupted() or stop() or given(),
+                    group=spec["sweep"],
+                )
     facts = directory.facts
     if facts["status"] == "preempted" and stop():
         _tell(_ASKED_TO_STOP)
@@ -269,14 +287,5 @@ def _trial(config: dict[str, Any]) -> None:
     _tell({"kind": "ended", "status": facts["status"], "facts": {**where, **measured}})
 
 
-def _wait_for_predecessor(directory: RunDirectory) -> None:
-    """Waits while the process of a killed driver still trains the run; Ray is ending it."""
-    lock = directory.path / ".lock"
-    deadline = time.monotonic() + _PREDECESSOR_S
-    while lock.exists() and time.monotonic() < deadline:
-        with lock.open("r") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                time.sleep(0.2)
+# Ray Tune mixes these into the class that it makes of the function.
+_trial.__mixins__ = (Heeding,)  # pyrefly: ignore[missing-attribute]
