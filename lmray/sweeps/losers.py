@@ -33,8 +33,8 @@ def losers(stands: dict[str, Kind], *, failed: bool) -> list[str]:
 def trim(runs: Path, trials: Iterable[str], keep: Keep) -> None:
     """Frees the disk of runs of losers, once their processes have let go of them.
 
-    A run that is done, by an audit or another sweep, keeps all, as all do at a URL. Whenever it is cut off, what was to
-    be kept is there, and the same call goes on.
+    A run that is done, by an audit or another sweep, keeps all, and so does every run at a URL.
+    Whenever it is cut off, what was to be kept is there, and the same call goes on.
     """
     if keep == "all" or remote.url(runs):
         return
