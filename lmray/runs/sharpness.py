@@ -148,7 +148,7 @@ class _Measure:
 
 def _preconditioned_parameters(model: TransformerLM, tied: bool) -> dict[str, Tensor]:
     """Those whose second moments say how far they move: all, without separate input embeddings."""
-    named = dict(model.named_parameters())
+    named: dict[str, Tensor] = dict(model.named_parameters())
     return named if tied else {k: v for k, v in named.items() if k != "token_embeddings.weight"}
 
 
