@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 import ray.train
+import torch.distributed as dist
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 
@@ -111,3 +112,5 @@ def _work(config: dict[str, Any]) -> None:
             interrupted=lambda: verdicts.interrupted() or interrupted() or given(),
             group=config["group"],
         )
+        # Where one leaves, Ray ends the others: not before rank 0 has written all.
+        dist.barrier()

@@ -202,7 +202,7 @@ def test_a_vocabulary_and_shards_are_the_same_when_a_host_dies_while_it_counts_o
     paths[0].write_text("".join(text(6_000, seed) for seed in range(4)) * 8)
     paths[1].write_text(text(100, seed=9))
     corpus = Corpus("c", (paths[0],), (paths[1],))
-    build_tokenizer(corpus, tmp_path / "t", Recipe(300))
+    build_tokenizer(corpus, tmp_path / "t", Recipe(300), kept_counts=tmp_path / "counts")
     build(corpus, tmp_path / "t" / "tokenizer.json", tmp_path / "tokens")
     root, source = cluster.shared / "data", [paths[0], "--valid", paths[1], "--workers", 3]
     for command in (
