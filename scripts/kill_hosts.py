@@ -155,7 +155,7 @@ def alive(runs: Path, host: int, deaths: list[Death]) -> list[Death]:
 
 
 def check_bytes(many: Path, one: Path) -> None:
-    for made in ("tokenizer/ts/tokenizer.json", "tokens/ts/*/*", "counts/*"):
+    for made in ("tokenizer/ts/tokenizer.json", "tokens/ts/*/*"):
         names = [path.relative_to(one) for path in one.glob(made) if path.is_file()]
         assert names, made
         for name in names:
@@ -177,8 +177,10 @@ def check_runs(many: Path, one: Path, deaths: list[Death]) -> Mapping[str, int]:
         lives[straight.path.name] = len(killed.facts["lives"])
         for death in deaths:
             if death.run == straight.path.name:
-                following = killed.facts["lives"][death.life + 1]
-                assert following["began_at_step"] == death.checkpoint, death
+                # A host may die before the life that it was given has begun.
+                later = killed.facts["lives"][death.life + 1 :]
+                began = next(life["began_at_step"] for life in later if "began_at_step" in life)
+                assert began == death.checkpoint, death
                 # One checkpoint may be half written, and its step not yet the newest one's.
                 assert death.reached - death.checkpoint < 2 * CHECKPOINT_STEPS, death
     return lives

@@ -1,4 +1,4 @@
-"""The costs in docs/cluster.md are what scripts/cluster_cost.py computes from docs/benchmarks.md."""
+"""The costs on the page of clusters are those computed from the page of benchmarks."""
 
 import subprocess
 import sys

@@ -5,7 +5,7 @@ import jsonschema
 import ray.autoscaler
 import yaml
 
-from lmray.distributed.cluster_yaml import read_cluster_yaml
+from lmray.distributed.cluster_yaml import ClusterYaml, read_cluster_yaml
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,20 +25,44 @@ def test_the_dashboard_is_bound_to_loopback_and_nothing_to_the_world():
     assert "0.0.0.0" not in (ROOT / "cluster.yaml").read_text()
 
 
-def test_lmray_cluster_check_finds_nothing_exposed_in_it():
+def written(path: Path, changed: dict) -> ClusterYaml:
+    path.write_text(yaml.safe_dump(changed))
+    return read_cluster_yaml(path)
+
+
+def with_group(group: list[str] | None) -> dict:
+    changed = config()
+    for node_type in changed["available_node_types"].values():
+        del node_type["node_config"]["SecurityGroupIds"]
+        if group is not None:
+            node_type["node_config"]["SecurityGroupIds"] = group
+    return changed
+
+
+def test_the_group_to_be_filled_in_is_all_that_is_exposed_in_it(tmp_path: Path):
     cluster = read_cluster_yaml(ROOT / "cluster.yaml")
-    assert list(cluster.exposed()) == []
     assert cluster.hosts == []
+    found = list(cluster.exposed())
+    assert len(found) == len(config()["available_node_types"])
+    assert all("still to be filled in (sg-FILL-IN)" in what for what, _ in found)
+    filled = written(tmp_path / "c.yaml", with_group(["sg-0123456789abcdef0"]))
+    assert list(filled.exposed()) == []
+
+
+def test_a_group_that_ray_would_make_is_found(tmp_path: Path):
+    found = list(written(tmp_path / "c.yaml", with_group(None)).exposed())
+    assert len(found) == len(config()["available_node_types"])
+    for what, remedy in found:
+        assert "Ray makes one that opens ssh to the world" in what
+        assert "scripts/aws_security_group.py" in remedy
 
 
 def test_ports_open_to_the_world_are_found(tmp_path: Path):
     everyone = {"FromPort": 8265, "ToPort": 8265, "IpProtocol": "tcp"}
     everyone["IpRanges"] = [{"CidrIp": "0.0.0.0/0"}]
-    opened = config()
+    opened = with_group(["sg-0123456789abcdef0"])
     opened["provider"]["security_group"] = {"IpPermissions": [everyone]}
-    path = tmp_path / "open.yaml"
-    path.write_text(yaml.safe_dump(opened))
-    [(what, _)] = read_cluster_yaml(path).exposed()
+    [(what, _)] = written(tmp_path / "open.yaml", opened).exposed()
     assert "8265-8265 to the world" in what
 
 

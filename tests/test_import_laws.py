@@ -22,6 +22,7 @@ ORDER = [
     "progress",
     "refusal",
     "storage",
+    "remote",
     "threads",
     "config",
     "presets",

@@ -60,10 +60,17 @@ def build_dataset(
 ) -> None:
     """Encodes `corpus` here, or with several workers through Ray Data: the same bytes."""
     import lmray.dataset
+    from lmray import remote
+    from lmray.errors import PreflightError
 
     if workers == 1:
         lmray.dataset.build(corpus, tokenizer, directory, progress=progress)
         return
+    if address and remote.url(directory):
+        raise PreflightError(
+            f"several nodes cannot write shards to {remote.url(directory)}; leave out --address "
+            f"and RAY_ADDRESS to build on this machine, or give a folder that all nodes share"
+        )
     from lmray.distributed.cluster import ray_session
     from lmray.distributed.data import run_tasks
 

@@ -59,6 +59,7 @@ def import_(
     json: Json = False,
 ) -> None:
     """Make a token dataset of .bin or .npy files of ids; every id is checked first."""
+    from lmray import remote
     from lmray.cli.data import describe
     from lmray.cli.show import progress
     from lmray.corpus import Corpus
@@ -66,6 +67,9 @@ def import_(
 
     path = locate(tokenizer, root, "tokenizer") / "tokenizer.json"
     corpus = Corpus(name, tuple(train), tuple(valid))
+    directory = root / "tokens" / name
+    remote.refresh(directory)
     with progress() as show:
-        import_tokens(corpus, path, root / "tokens" / name, format=form, progress=show)
-    describe(root / "tokens" / name, json)
+        import_tokens(corpus, path, directory, format=form, progress=show)
+    remote.publish(directory)
+    describe(directory, json)

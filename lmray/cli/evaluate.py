@@ -50,6 +50,7 @@ def evaluate_run(
 
     All that was measured is left in evaluation.json in the run's directory.
     """
+    from lmray import remote
     from lmray.cli.show import progress
     from lmray.runs.evaluated import diversity_beside, evaluate_trained
     from lmray.runs.trained import load_trained, open_data
@@ -81,6 +82,7 @@ def evaluate_run(
         )
     _show(facts, as_json=json)
     write_json(trained.directory.path / "evaluation.json", facts)
+    remote.publish(trained.directory.path / "evaluation.json")
 
 
 def _splits(trained: "Trained", tokens: str, root: Any) -> "Splits":

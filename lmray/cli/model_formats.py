@@ -51,11 +51,15 @@ def import_(
     """Read a model in Hugging Face's files as a run to generate with, evaluate and export."""
     if name in ("", ".", "..") or "/" in name:
         raise UsageError(f"--name={name} is not the name of a folder; write it as in --name llama")
+    from lmray import remote
     from lmray.cli.show import result
     from lmray.runs.importing import import_model
     from lmray.runs.run_directory import RunDirectory
 
-    facts = import_model(folder, RunDirectory(root / "runs" / name))
+    path = root / "runs" / name
+    remote.refresh(path)
+    facts = import_model(folder, RunDirectory(path))
+    remote.publish(path)
     text = (
         f"{facts['run']}: {facts['architecture']} of {facts['parameters']:,} parameters, "
         f"{facts['vocab_size']:,} ids, context {facts['context_length']:,}"

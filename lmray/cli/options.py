@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lmray import remote
 from lmray.errors import UsageError
 
 if TYPE_CHECKING:
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
 Root = Annotated[
     Path,
     typer.Option(
-        envvar="LMRAY_ROOT", help="Folder of corpora, tokenizers, tokens, runs and sweeps."
+        envvar="LMRAY_ROOT",
+        callback=remote.cached,
+        help="Folder of corpora, tokenizers, tokens, runs and sweeps, or its URL (s3://, gs://).",
     ),
 ]
 DEFAULT_ROOT = Path("lmray-out")
@@ -53,8 +56,22 @@ Overrides = Annotated[
 
 def locate(path: str, root: Path, kind: str) -> Path:
     """A directory by its path, by its name beneath root/<kind>, or relative to the root."""
-    candidates = (Path(path), root / kind / path, root / path)
-    return next((candidate for candidate in candidates if candidate.is_dir()), candidates[0])
+    candidates = (remote.cached(path), root / kind / path, root / path)
+    for candidate in candidates:
+        if candidate.is_dir() or remote.exists(candidate):
+            if kind != "tokens":  # whoever opens those fetches and verifies them
+                remote.refresh(candidate)
+            return candidate
+    return candidates[0]
+
+
+def locate_sweep(given: str, root: Path) -> Path:
+    """A sweep's directory, as `locate`; of one at a URL, with what its runs have recorded."""
+    from lmray.sweeps.sweep_directory import fetch
+
+    found = locate(given, root, "sweeps")
+    fetch(found, root / "runs")
+    return found
 
 
 def find_run(given: str, root: Path) -> "RunDirectory":
@@ -64,9 +81,13 @@ def find_run(given: str, root: Path) -> "RunDirectory":
     """
     from lmray.runs.run_directory import RunDirectory
 
-    for path in (Path(given), root / "runs" / given):
+    for path in (remote.cached(given), root / "runs" / given):
+        remote.refresh(path)
         if (path / "run.json").exists():
             return RunDirectory(path)
+    begun = [name for name in remote.names(root / "runs") if name.startswith(given)]
+    if len(begun) == 1:
+        return find_run(begun[0], root)
     found = sorted(root.glob(f"runs/{given}*/run.json"))
     if len(found) == 1:
         return RunDirectory(found[0].parent)

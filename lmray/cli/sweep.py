@@ -13,7 +13,7 @@ from lmray.cli.options import (
     Overrides,
     Root,
     SweepDirectory,
-    locate,
+    locate_sweep,
     place_data,
 )
 from lmray.cli.sweep_audit import audit
@@ -89,7 +89,7 @@ def run(
     Its price is told first: trials, tokens, FLOPs, hours, memory and disk without early stopping.
     """
     asked = _loaded(space, changes or [], memory_gb, root, losers)
-    directory = root / "sweeps" / (name or asked.name)
+    directory = locate_sweep(str(root / "sweeps" / (name or asked.name)), root)
     agree(asked, directory, Agreement(max_hours, yes, tokens_per_s))
     _run_and_show(asked, directory, root / "runs", address, as_json=json)
 
@@ -149,7 +149,7 @@ def resume(
     """Finish an interrupted sweep from its sweep.json and ledger."""
     from lmray.sweeps.sweep_directory import read_space
 
-    found = locate(directory, root, "sweeps")
+    found = locate_sweep(directory, root)
     space, _ = read_space(found)
     _run_and_show(space, found, root / "runs", address, as_json=json, retry=retry.value)
 
@@ -165,7 +165,7 @@ def status(directory: SweepDirectory, root: Root = DEFAULT_ROOT, json: Json = Fa
     from lmray.sweeps.standing import standings
     from lmray.sweeps.sweep_directory import read_space
 
-    found_at = locate(directory, root, "sweeps")
+    found_at = locate_sweep(directory, root)
     found = standings(found_at, root / "runs")
     if json:
         trials = [
@@ -189,7 +189,7 @@ def report(directory: SweepDirectory, root: Root = DEFAULT_ROOT, json: Json = Fa
     from lmray.sweeps.answers.report import write_report
     from lmray.sweeps.answers.tables import read_sweep
 
-    path = write_report(read_sweep(locate(directory, root, "sweeps"), root / "runs"), root / "runs")
+    path = write_report(read_sweep(locate_sweep(directory, root), root / "runs"), root / "runs")
     result({"report": str(path)}, str(path), as_json=json)
 
 

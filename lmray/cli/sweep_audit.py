@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from lmray.cli.options import DEFAULT_ROOT, Address, Json, Root, SweepDirectory, locate
+from lmray.cli.options import DEFAULT_ROOT, Address, Json, Root, SweepDirectory, locate_sweep
 
 
 def audit(
@@ -38,7 +38,7 @@ def audit(
     from lmray.sweeps.losers import begins_anew
     from lmray.sweeps.sweep_directory import claim, read_space
 
-    found, runs = locate(directory, root, "sweeps"), root / "runs"
+    found, runs = locate_sweep(directory, root), root / "runs"
     space, _ = read_space(found)
     splits = open_splits(space.base.data.tokens)
     claim(found, space, splits.digest)

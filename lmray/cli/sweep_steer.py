@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from lmray.cli.options import DEFAULT_ROOT, Root, SweepDirectory, locate
+from lmray.cli.options import DEFAULT_ROOT, Root, SweepDirectory, locate_sweep
 
 
 def stop(directory: SweepDirectory, root: Root = DEFAULT_ROOT) -> None:
@@ -17,7 +17,7 @@ def stop(directory: SweepDirectory, root: Root = DEFAULT_ROOT) -> None:
     from lmray.storage import locked
     from lmray.sweeps.sweep_directory import StopFile, is_closed, read_space
 
-    found = locate(directory, root, "sweeps")
+    found = locate_sweep(directory, root)
     space, digest = read_space(found)
     busy = f"{found} is being run"
     try:
@@ -49,7 +49,7 @@ def add(
     from lmray.sweeps import sweep_directory
     from lmray.sweeps.axes import spoken
 
-    found, asked = locate(directory, root, "sweeps"), parse_assignments(values)
+    found, asked = locate_sweep(directory, root), parse_assignments(values)
     while True:
         space, _ = sweep_directory.read_space(found)
         combination = sweep_directory.addition(space, asked)

@@ -100,18 +100,24 @@ def train_tokenizer(
     """Trains ROOT/tokenizer/NAME here, or with several workers through Ray Data."""
     from functools import partial
 
+    from lmray import remote
     from lmray.tokenizer.build import build
 
     directory = root / "tokenizer" / name
     train = partial(build, corpus, directory, recipe, kept_counts=root / "counts", memory=memory)
     path = directory / "tokenizer.json"
+    remote.refresh(directory)
     if workers == 1:
-        return path, train(progress=progress)
+        facts = train(progress=progress)
+        remote.publish(directory)
+        return path, facts
     from lmray.distributed.cluster import ray_session
     from lmray.distributed.data import count_ranges
 
     with ray_session(address):
-        return path, train(count_ranges=count_ranges(workers), progress=progress)
+        facts = train(count_ranges=count_ranges(workers), progress=progress)
+    remote.publish(directory)
+    return path, facts
 
 
 tokenizer_report.register(app)

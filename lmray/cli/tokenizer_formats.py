@@ -65,6 +65,7 @@ def import_(
     json: Json = False,
 ) -> None:
     """Read another program's tokenizer and keep it as `lmray tokenizer train` keeps its own."""
+    from lmray import remote
     from lmray.cli.show import result
     from lmray.errors import PreflightError
     from lmray.storage import sha256_file, write_json
@@ -80,6 +81,7 @@ def import_(
         pattern=PATTERNS.get(pattern, pattern),
     )
     directory = root / "tokenizer" / name
+    remote.refresh(directory)
     path, report = directory / "tokenizer.json", directory / "report.json"
     if path.exists() and load_tokenizer(path).fingerprint != made.fingerprint:
         raise PreflightError(
@@ -100,6 +102,7 @@ def import_(
     if not path.exists():
         save_tokenizer(made, path, corpus_digest=facts["corpus"])
         write_json(report, facts)
+        remote.publish(directory)
     text = f"{path}: {made.vocab_size:,} ids, {len(made.merges):,} merges, special tokens "
     text += ", ".join(f"{token} = {number}" for token, number in made.special_ids.items())
     if facts["bytes_without_token"]:

@@ -32,7 +32,7 @@ def train(
     """Train one model; the same command goes on where an interrupted one stopped."""
     import shutil
 
-    from lmray import presets
+    from lmray import presets, remote
     from lmray.cli.show import result
     from lmray.config import override, parse_assignments, run_id
     from lmray.dataset import open_splits
@@ -40,8 +40,9 @@ def train(
     run = place_data(override(presets.load(config), parse_assignments(changes or [])), root)
     splits = open_splits(run.data.tokens)
     path = root / "runs" / run_id(run, splits.digest)
-    if again and path.exists():
-        shutil.rmtree(path)
+    if again:
+        remote.remove(path)
+        shutil.rmtree(path, ignore_errors=True)
     directory = _train(run, splits, root / "runs", address)
     facts = {"run": str(directory.path), "status": directory.status}
     facts |= {key: directory.facts[key] for key in ("step", "tokens") if key in directory.facts}

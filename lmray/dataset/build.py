@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
+from lmray import remote
 from lmray.corpus import SEPARATOR, ByteRange, Corpus, byte_ranges
 from lmray.dataset.manifest import (
     Manifest,
@@ -90,6 +91,8 @@ def build(
     not keep documents apart.
     """
     directory = directory.absolute()  # workers may have another working directory
+    if remote.exists(directory / "valid" / "manifest.json"):  # what is published last
+        remote.refresh(directory)
     loaded = load_tokenizer(tokenizer)
     check_separator(loaded.special_tokens)
     check_tokenizer(directory, loaded)
@@ -101,6 +104,7 @@ def build(
         if not is_built(directory / split, wanted)
     }
     if not plan and own.exists():
+        remote.publish(directory)
         return
     for split, ranges in plan.items():
         check_merges(loaded, ranges, split)
@@ -109,6 +113,7 @@ def build(
             write_bytes(own, tokenizer.read_bytes())
         for split, ranges in plan.items():
             _build_split(ranges, directory / split, wanted, run_tasks, progress)
+        remote.publish(directory)
 
 
 def _cut(split: str, files: Sequence[Path], shard_bytes: int) -> list[ByteRange]:

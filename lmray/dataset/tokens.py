@@ -1,6 +1,7 @@
 """Reading a token dataset: mapped shards that look like one long array, checked when opened."""
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -8,6 +9,7 @@ from tokenize import TokenError
 
 import numpy as np
 
+from lmray import remote
 from lmray.dataset.manifest import Manifest, ends_file, read_manifest, shard_file
 from lmray.errors import CorruptionError, PreflightError
 from lmray.storage import canonical_json, sha256_file
@@ -128,14 +130,17 @@ def open_split(directory: Path | str) -> TokenDataset:
     Raises PreflightError if it is absent or of another tokenizer, CorruptionError if a file is not
     what the manifest says.
     """
-    directory = Path(directory)
+    directory = remote.cached(directory)
+    fetched = remote.refresh(directory.parent)
     manifest = read_manifest(directory)
-    return _open(directory, manifest, load_tokenizer(directory.parent / "tokenizer.json"))
+    tokenizer = load_tokenizer(directory.parent / "tokenizer.json")
+    return _open(directory, manifest, tokenizer, fetched)
 
 
 def open_splits(directory: Path | str) -> Splits:
     """Opens tokens/<name> with both its splits; errors as `open_split`."""
-    directory = Path(directory)
+    directory = remote.cached(directory)
+    fetched = remote.refresh(directory)
     if not directory.is_dir():
         raise PreflightError(
             f"no token dataset at {directory}; make one with `lmray data build`, "
@@ -143,16 +148,26 @@ def open_splits(directory: Path | str) -> Splits:
         )
     manifests = [read_manifest(directory / split) for split in ("train", "valid")]
     tokenizer = load_tokenizer(directory / "tokenizer.json")
-    train = _open(directory / "train", manifests[0], tokenizer)
-    valid = _open(directory / "valid", manifests[1], tokenizer)
+    train = _open(directory / "train", manifests[0], tokenizer, fetched)
+    valid = _open(directory / "valid", manifests[1], tokenizer, fetched)
     return Splits(directory, tokenizer, train, valid)
 
 
-def _open(directory: Path, manifest: Manifest, tokenizer: Tokenizer) -> TokenDataset:
+def _open(
+    directory: Path, manifest: Manifest, tokenizer: Tokenizer, fetched: Collection[Path]
+) -> TokenDataset:
+    """Opens a split; files that were just fetched from a URL are compared with their checksums."""
     if manifest.tokenizer != tokenizer.fingerprint:
         raise PreflightError(
             f"{directory} was encoded by tokenizer {manifest.tokenizer:.12}, but "
             f"{directory.parent / 'tokenizer.json'} is {tokenizer.fingerprint:.12}; "
             f"encode it again with `lmray data build`"
         )
+    for row in manifest.shards:
+        files = {shard_file(row.index): row.sha256, ends_file(row.index): row.ends_sha256}
+        for path in {directory / name for name in files} & set(fetched):
+            found = sha256_file(path)
+            if found != files[path.name]:
+                path.unlink()
+                raise _not_recorded(path, f"sha256 {found:.12}", f"{files[path.name]:.12}")
     return TokenDataset(directory, manifest, tokenizer)

@@ -21,6 +21,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from lmray import remote
 from lmray.runs.run_directory import RunDirectory
 from lmray.training.checkpoint import newest_step
 
@@ -144,7 +145,9 @@ class AshaScheduler(_Stateless, FIFOScheduler):
             return
         text = Path(trial.error_file).read_text() if trial.error_file else ""
         lines = text.strip().splitlines() or ["its process was lost"]
-        saved = newest_step(RunDirectory(self._runs / identifier).checkpoints)
+        checkpoints = RunDirectory(self._runs / identifier).checkpoints
+        remote.refresh(checkpoints)
+        saved = newest_step(checkpoints)
         self._judge.failed(identifier, lines[-1], trace=cause(text), lost=_lost(trial), saved=saved)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
@@ -163,6 +166,8 @@ class AshaScheduler(_Stateless, FIFOScheduler):
         seen, since = self._heard.get(trial.trial_id, (-1, now))
         if size != seen:
             self._heard[trial.trial_id] = (size, now)
+        elif now - since > self._timeout_s / 2 and remote.refresh(path):
+            return  # a run on another node, seen at its checkpoints
         elif now - since > self._timeout_s and trial.trial_id not in self._silent:
             # An actor whose thread hangs cannot be asked to stop, nor used again.
             if actor := trial.temporary_state.ray_actor:

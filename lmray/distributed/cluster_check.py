@@ -19,6 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from lmray.distributed.aws_groups import open_rules
 from lmray.distributed.cluster_yaml import GCS_PORT, ClusterYaml, read_cluster_yaml
 from lmray.distributed.jobs import auth_token
 from lmray.errors import LmrayError, PreflightError
@@ -59,7 +60,8 @@ def check_cluster(path: Path, root: str) -> list[Finding]:
         found, _, remedy = str(error).partition("; ")
         return [Finding("yaml", False, found, remedy)]
     findings = [Finding("yaml", True, f"{path} fits Ray's schema")]
-    findings += [Finding("exposure", False, what, remedy) for what, remedy in cluster.exposed()]
+    exposed = list(cluster.exposed()) or list(open_rules(cluster.config))
+    findings += [Finding("exposure", False, what, remedy) for what, remedy in exposed]
     findings.append(_token(cluster))
     if cluster.key is not None:
         findings.append(_key(cluster.key))
@@ -220,6 +222,8 @@ def _storage(cluster: ClusterYaml, hosts: Sequence[str], root: str) -> list[Find
     """A file written on one node beneath the root, and read on every other."""
     if not root:
         return [Finding("storage", True, "not looked at; --root names the folder all nodes share")]
+    if "://" in root:
+        return [Finding("storage", True, f"{root} is tried when a run starts, on every node")]
     if not root.startswith("/"):
         return [Finding("storage", False, f"--root {root} is relative", "give an absolute path")]
     file = {"path": f"{root}/.lmray-probe-{secrets.token_hex(8)}"}

@@ -10,6 +10,7 @@ from typing import Any
 import ray.autoscaler
 import yaml
 
+from lmray.distributed.aws_groups import ports_of, unnamed, world_in
 from lmray.errors import PreflightError
 
 GCS_PORT = 6379
@@ -63,14 +64,12 @@ class ClusterYaml:
                 )
         group = self.config["provider"].get("security_group", {})
         for rule in group.get("IpPermissions", []):
-            ranges = [r.get("CidrIp") for r in rule.get("IpRanges", [])]
-            ranges += [r.get("CidrIpv6") for r in rule.get("Ipv6Ranges", [])]
-            if {"0.0.0.0/0", "::/0"} & set(ranges):
-                ports = f"{rule.get('FromPort', 'all')}-{rule.get('ToPort', 'all')}"
+            if world_in(rule):
                 yield (
-                    f"provider.security_group opens ports {ports} to the world",
+                    f"provider.security_group opens {ports_of(rule)} to the world",
                     "name your own address range in its place",
                 )
+        yield from unnamed(self.config)
 
 
 def read_cluster_yaml(path: Path) -> ClusterYaml:

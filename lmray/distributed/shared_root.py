@@ -10,7 +10,8 @@ from pathlib import Path
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from lmray.errors import PreflightError
+from lmray import remote
+from lmray.errors import LmrayError, PreflightError
 from lmray.storage import write_bytes
 
 _PATIENCE_SECONDS = 5.0
@@ -36,9 +37,12 @@ def require_shared(root: Path) -> None:
     # On a machine of one's own the driver's disk is every task's disk.
     if nodes.keys() == {ray.get_runtime_context().get_node_id()}:
         return
-    probe = root.resolve() / f".lmray-probe-{secrets.token_hex(8)}"
+    # Hidden files of a cache are not for others.
+    dot = "" if remote.url(root) else "."
+    probe = root.resolve() / f"{dot}lmray-probe-{secrets.token_hex(8)}"
     text = secrets.token_bytes(16)
     write_bytes(probe, text)
+    remote.publish(probe)
     try:
         asked = {
             _sees.options(
@@ -50,12 +54,14 @@ def require_shared(root: Path) -> None:
         blind = [asked[task] for task in answered if not _saw(task)]
     finally:
         probe.unlink(missing_ok=True)
+        remote.remove(probe)
     if blind:
         raise PreflightError(
             f"{root.resolve()} is not shared: {_named(blind)} (of {len(nodes)} nodes) did not see "
-            f"a file the driver wrote to it; (1) give a --root that is mounted on all nodes, (2) "
-            f"mount that path on them (NFS, EFS, Lustre ...), or (3) leave out --address and "
-            f"RAY_ADDRESS to use this machine alone"
+            f"a file the driver wrote to it; (1) give a --root that is mounted on all nodes, or a "
+            f"URL (s3://, gs://) that all may read and write, (2) mount that path on them (NFS, "
+            f"EFS, Lustre ...), or (3) leave out --address and RAY_ADDRESS to use this machine "
+            f"alone"
         )
     if silent:
         raise PreflightError(
@@ -79,11 +85,13 @@ def _saw(task: ray.ObjectRef) -> bool:
 @ray.remote(num_cpus=0, max_retries=0)
 def _sees(path: str, text: bytes) -> bool:
     end = time.monotonic() + _PATIENCE_SECONDS
+    place = remote.cached(path)
     while True:
         try:
-            if Path(path).read_bytes() == text:
+            remote.refresh(place)
+            if place.read_bytes() == text:
                 return True
-        except OSError:
+        except (OSError, LmrayError):
             pass
         if time.monotonic() > end:
             return False

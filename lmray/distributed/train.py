@@ -11,6 +11,7 @@ import ray.train
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 
+from lmray import remote
 from lmray.config import Run, run_id
 from lmray.dataset import Splits, open_splits
 from lmray.distributed.notice import given, heeded
@@ -75,9 +76,12 @@ def train_on_workers(
         try:
             trainer.fit()
         finally:
+            for name in ("run.json", "metrics.jsonl"):  # of workers on other nodes
+                remote.refresh(directory.path / name)
             # Interrupted from here, the workers end without a chance to say so themselves.
             if directory.status == "running":
                 directory.finish("preempted", {})
+                remote.publish(directory.path / "run.json")
     return directory
 
 
@@ -94,8 +98,8 @@ def _work(config: dict[str, Any]) -> None:
 
     asks, interrupted = config["asks"], config["interrupted"]
     # Each worker reads the same verdict, for Ray Train lets none go on until all have reported.
-    verdicts = Verdicts(Path(asks["ledger"]), asks["id"], asks["levels"], tell)
-    splits, runs = open_splits(run.data.tokens), Path(config["runs"])
+    verdicts = Verdicts(remote.cached(asks["ledger"]), asks["id"], asks["levels"], tell)
+    splits, runs = open_splits(run.data.tokens), remote.cached(config["runs"])
     if ray.train.get_context().get_world_rank() == 0:
         wait_for_predecessor(RunDirectory(runs / run_id(run, splits.digest)))
     with heeded():

@@ -18,6 +18,7 @@ import ray
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from lmray import remote
 from lmray.config import Run, override
 from lmray.dataset import Splits, open_splits
 from lmray.distributed.asha import AshaScheduler, Broken, Jobs, Judge
@@ -33,7 +34,7 @@ from lmray.sweeps.decisions.verdicts import Verdicts
 from lmray.sweeps.ledger import CLOSED, Event, Ledger, ignore, standing
 from lmray.sweeps.losers import losers, trim
 from lmray.sweeps.space import Space, Trial
-from lmray.sweeps.sweep_directory import StopFile, begin
+from lmray.sweeps.sweep_directory import StopFile, begin, fetch
 from lmray.sweeps.turns import Turns
 
 _ASKED_TO_STOP = {"kind": "stop"}
@@ -62,6 +63,7 @@ def run_sweep(
     fails alike.
     """
     begin(directory)
+    remote.publish(directory)
     stop = StopFile.of(directory)
     ledger = Ledger(directory / "ledger.jsonl", observe)
     turns = Turns(space, splits.digest, directory, stop)
@@ -79,6 +81,7 @@ def run_sweep(
 
         _drive(referee, asked, space=space, stop=stop, after=free)
     stands = standing(ledger.events())
+    fetch(directory, runs)
     for trial in turns.trials():
         _close(RunDirectory(runs / trial.id), stands.get(trial.id, "waiting"))
     trim(runs, losers(stands, failed=retry == "none"), space.losers)
@@ -112,6 +115,7 @@ def _close(directory: RunDirectory, stands: str) -> None:
     """Gives the run of a trial that left at a rung the status that the sweep gave it."""
     if stands in ("stopped", "diverged") and directory.status not in (*FINAL, "absent", stands):
         directory.finish(stands, {})  # pyrefly: ignore
+        remote.publish(directory.path / "run.json")
 
 
 @dataclass(frozen=True)
@@ -239,14 +243,15 @@ def _trial(config: dict[str, Any]) -> None:
     """
     spec = config["trial"]
     run = Run.model_validate(spec["run"])
-    runs = Path(spec["runs"])
+    runs = remote.cached(spec["runs"])
     directory = RunDirectory(runs / spec["id"])
-    stop = StopFile(Path(spec["stop"]))
+    stop = StopFile(remote.cached(spec["stop"]))
     if stop():
         _tell(_ASKED_TO_STOP)
         return
     wait_for_predecessor(directory)
-    verdicts = Verdicts(Path(spec["ledger"]), spec["id"], spec["levels"], _tell)
+    remote.refresh(directory.path)
+    verdicts = Verdicts(remote.cached(spec["ledger"]), spec["id"], spec["levels"], _tell)
     for record in directory.records("validation"):
         verdicts(record)
     if not verdicts.interrupted():

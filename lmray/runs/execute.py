@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from lmray import remote
 from lmray.config import NUMERICS, Run, run_id
 from lmray.dataset import Splits
 from lmray.runs.run_directory import FINAL, MetricsWriter, RunDirectory, Status
@@ -39,6 +40,7 @@ def execute(
     check_data(run, splits)
     identifier = run_id(run, splits.digest)
     directory = RunDirectory(runs / identifier)
+    remote.refresh(directory.path)
     if directory.status in FINAL:
         return directory
     identity = {"experiment": run.experiment(), "data": splits.digest, "numerics": NUMERICS}
@@ -52,6 +54,7 @@ def execute(
     check_tracking(run)
     with directory.locked():
         directory.begin(run, identifier, {"digest": splits.digest, "path": str(splits.directory)})
+        remote.publish(directory.path)
         metrics = MetricsWriter(directory.path / "metrics.jsonl")
         samples = MetricsWriter(directory.path / "samples.jsonl")
         trackers = open_trackers(run, identifier, directory.path, group=group)
@@ -88,4 +91,5 @@ def execute(
             directory.finish(status, facts)
             for tracker in trackers:
                 tracker.close(status)
+            remote.publish(directory.path)
     return directory

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
+from lmray import remote
 from lmray.config import Run
 from lmray.errors import PreflightError
 from lmray.runs.provenance import provenance
@@ -153,5 +154,8 @@ def _now() -> str:
 
 
 def list_runs(runs: Path) -> list[RunDirectory]:
-    """The runs beneath `runs`, by name."""
+    """The runs beneath `runs`, by name; of a URL's, the records are fetched."""
+    for name in remote.names(runs):
+        for file in ("run.json", "metrics.jsonl"):
+            remote.refresh(runs / name / file)
     return [RunDirectory(path.parent) for path in sorted(runs.glob("*/run.json"))]

@@ -5,6 +5,10 @@ checkpoint. What the optimizer of the run can bear is known for two of them (see
 lmray.training.sharpness): for AdamW the sharpness preconditioned by its own second moments, which
 its checkpoint has, up to (2 + 2 beta1) / ((1 - beta1) lr); for SGD with momentum mu the plain one,
 up to (2 + 2 mu) / lr. Clipping and weight decay are left out of both.
+
+The preconditioned one is over all parameters but the input embeddings: a row of those has a second
+moment only while its token is seen, and divided by almost nothing its curvature would be all there
+is (measured: 1e4 to 1e6 times the limit in runs that train well; 2026-11-21).
 """
 
 from collections.abc import Callable
@@ -61,19 +65,20 @@ def sharpness_along(
         if {key: record[key] for key in asked} == asked
     }
     measure = _Measure(directory, sequences, products)
+    whole = len(found) * measure.most
     records = []
     for number, path in enumerate(found):
         step = int(path.name.removeprefix("step-"))
         if step not in known:
 
-            def tell(share: float, number: int = number) -> None:
-                progress("sharpness", round(100 * (number + share)), 100 * len(found), "%")
+            def tell(made: int, before: int = number * measure.most) -> None:
+                progress("sharpness", before + made, whole, "products")
 
             known[step] = measure.at(path, tell) | asked
         records.append(known[step])
         text = "".join(canonical_json(each) + "\n" for each in records)
         write_bytes(directory.path / FILE, text.encode())
-    progress("sharpness", 100 * len(found), 100 * len(found), "%")
+    progress("sharpness", whole, whole, "products")
     return records
 
 
@@ -82,6 +87,8 @@ class _Measure:
 
     def __init__(self, directory: RunDirectory, sequences: int, products: int) -> None:
         self._run, self._products = directory.config, products
+        self.most = (2 if self._run.optim.name == "adamw" else 1) * products
+        """Products that a checkpoint takes at most."""
         device = resolve_device(self._run.execution.device)
         splits = open_data(directory)
         length = self._run.model.context_length
@@ -92,22 +99,20 @@ class _Measure:
     def _loss(self) -> Float[Tensor, ""]:
         return cross_entropy(self._model(self._inputs), self._targets)
 
-    def at(self, path: Path, tell: Callable[[float], None]) -> dict[str, Any]:
-        """The record of a checkpoint; `tell` is told the share that is done."""
+    def at(self, path: Path, tell: Callable[[int], None]) -> dict[str, Any]:
+        """The record of a checkpoint; `tell` is told the products made."""
         position = checkpoint.load_weights(path, self._model)
         tensors, rest = checkpoint.optimizer_tensors(path)
         optim, lr = self._run.optim, rest["groups"][0]["lr"]
         parameters = list(self._model.parameters())
         plain = hessian(self._loss, parameters)
-        diagonal = _diagonal(self._model, tensors, rest["scalars"], optim)
-        kinds = 1 if diagonal is None else 2
         made = 0
 
         def counted(product: Product) -> Product:
             def multiply(vector: Tensor) -> Tensor:
                 nonlocal made
                 made += 1
-                tell(made / (kinds * self._products))
+                tell(made)
                 return product(vector)
 
             return multiply
@@ -121,8 +126,11 @@ class _Measure:
             "sharpness": own.value,
             "sharpness_residual": own.residual,
         }
-        if diagonal is not None:
-            seen = self._largest(counted(preconditioned(plain, diagonal)), like)
+        if optim.name == "adamw":
+            moved = _preconditioned_parameters(self._model, self._run.model.tied_embeddings)
+            diagonal = _diagonal(moved, tensors, rest["scalars"], optim)
+            own_part = hessian(self._loss, list(moved.values()))
+            seen = self._largest(counted(preconditioned(own_part, diagonal)), diagonal)
             facts |= {
                 "preconditioned": seen.value,
                 "preconditioned_residual": seen.residual,
@@ -138,17 +146,21 @@ class _Measure:
         )
 
 
+def _preconditioned_parameters(model: TransformerLM, tied: bool) -> dict[str, Tensor]:
+    """Those whose second moments say how far they move: all, without separate input embeddings."""
+    named = dict(model.named_parameters())
+    return named if tied else {k: v for k, v in named.items() if k != "token_embeddings.weight"}
+
+
 def _diagonal(
-    model: TransformerLM, tensors: dict[str, Tensor], scalars: dict[str, Any], optim: Optim
-) -> Float[Tensor, " P"] | None:
-    """Adam's preconditioner of all parameters, both means' corrections in it; None for others.
+    parameters: dict[str, Tensor], tensors: dict[str, Tensor], scalars: dict[str, Any], optim: Optim
+) -> Float[Tensor, " P"]:
+    """Adam's preconditioner of the parameters, both means' corrections in it.
 
     With w = w - lr P^-1 m, P is (1 - beta1^t) (sqrt(v / (1 - beta2^t)) + eps): Cohen et al. 2022.
     """
-    if optim.name != "adamw":
-        return None
     parts = []
-    for name, parameter in model.named_parameters():
+    for name, parameter in parameters.items():
         step = scalars[f"{name}.step"]
         square = tensors[f"{name}.exp_avg_sq"].to(parameter)
         root = (square / (1 - optim.beta2**step)).sqrt() + optim.eps

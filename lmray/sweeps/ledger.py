@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from lmray import remote
 from lmray.storage import append_line, read_lines
 
 Kind = Literal[
@@ -81,6 +82,7 @@ class Ledger:
         """Writes an event to the disk, then shows it to the observer."""
         line = {"event": kind, "trial": trial, "time": round(time.time(), 3), **facts}
         append_line(self._path, line)
+        remote.publish(self._path)
         event = Event(kind, trial, facts)
         self._observe(event)
         return event

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
+from lmray import remote
 from lmray.accounting import num_parameters
 from lmray.config import Run
 from lmray.errors import CorruptionError, PreflightError
@@ -32,10 +33,10 @@ def losers(stands: dict[str, Kind], *, failed: bool) -> list[str]:
 def trim(runs: Path, trials: Iterable[str], keep: Keep) -> None:
     """Frees the disk of runs of losers, once their processes have let go of them.
 
-    A run that is done, by an audit or another sweep, keeps all. Whenever it is cut off, what was to
-    be kept is there, and the same call goes on.
+    A run that is done, by an audit or another sweep, keeps all, and so does every run at a URL.
+    Whenever it is cut off, what was to be kept is there, and the same call goes on.
     """
-    if keep == "all":
+    if keep == "all" or remote.url(runs):
         return
     for trial in trials:
         run = RunDirectory(runs / trial)

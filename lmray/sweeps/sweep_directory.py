@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from lmray import remote
 from lmray.config import Run
 from lmray.errors import PreflightError, UsageError
 from lmray.refusal import unknown_key
@@ -27,6 +28,7 @@ from lmray.sweeps.ledger import CLOSED, read_events, standing
 from lmray.sweeps.space import Space
 
 FORMAT_VERSION = 1
+_ASK_S = 5.0
 
 
 def claim(directory: Path, space: Space, data_digest: str) -> None:
@@ -78,6 +80,18 @@ def read_space(directory: Path) -> tuple[Space, str]:
     return Space.from_facts(found["space"], additions(directory)), found["data"]
 
 
+def fetch(directory: Path, runs: Path) -> None:
+    """Brings what a sweep at a URL and its runs have recorded to this node; checkpoints stay."""
+    if not remote.url(directory):
+        return
+    remote.refresh(directory)
+    if (directory / "sweep.json").exists():
+        space, data_digest = read_space(directory)
+        for trial in space.asked(data_digest):
+            for name in ("run.json", "metrics.jsonl"):
+                remote.refresh(runs / trial.id / name)
+
+
 def additions(directory: Path) -> tuple[Combination, ...]:
     """The combinations that came after the sweep's start, in their order."""
     return tuple(line["combination"] for line in read_lines(directory / "added.jsonl"))
@@ -96,6 +110,7 @@ def add(
         if len(additions(directory)) != after:
             return False
         append_line(path, {"combination": combination, "by": by})
+        remote.publish(path)
         return True
 
 
@@ -122,7 +137,8 @@ def addition(space: Space, values: Mapping[str, Any]) -> Combination:
 class StopFile:
     """Asks whoever drives a sweep, and its trials, to write checkpoints and end for now.
 
-    Asked of often, as after every step of a training, it looks at the disk once a second.
+    Asked of often, as after every step of a training, it looks at the disk once a second and at a
+    URL once in five.
     """
 
     def __init__(self, path: Path) -> None:
@@ -139,18 +155,21 @@ class StopFile:
         """Whether an end is asked for."""
         now = time.monotonic()
         if now >= self._next_look:
-            self._next_look = now + 1
-            self._there = self.path.exists()
+            self._next_look = now + (_ASK_S if remote.url(self.path) else 1)
+            self._there = self.path.exists() or remote.exists(self.path)
         return self._there
 
     def ask(self) -> None:
         """Leaves the file."""
         self.path.touch()
+        remote.publish(self.path)
 
 
 def begin(directory: Path) -> None:
     """Removes what asked an earlier life of the sweep to stop."""
-    StopFile.of(directory).path.unlink(missing_ok=True)
+    path = StopFile.of(directory).path
+    path.unlink(missing_ok=True)
+    remote.remove(path)
 
 
 def is_closed(directory: Path, space: Space, data_digest: str) -> bool:

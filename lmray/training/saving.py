@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from lmray import remote
 from lmray.errors import LmrayError
 from lmray.training import checkpoint
 from lmray.training.snapshot import Best, Position, Snapshot, take
@@ -82,6 +83,8 @@ class Saver:
         checkpoint.write(self._directory, snapshot)
         best = snapshot.position.best
         checkpoint.prune(self._directory, self._keep, spare=() if best is None else (best.step,))
+        # With what the run has measured up to here: whoever goes on from it cuts off what is later.
+        remote.publish(self._directory.parent)
         self.seconds = time.perf_counter() - begun
 
     def wait(self) -> None:

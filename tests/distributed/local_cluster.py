@@ -101,7 +101,10 @@ class LocalCluster:
         return done.stdout
 
 
-def await_status(cluster: LocalCluster, wanted: str) -> None:
-    """Waits for a line of `lmray cluster status`; the test's time limit ends it."""
-    while wanted not in cluster.lmray("cluster", "status", cluster.yaml):
+def await_status(cluster: LocalCluster, *wanted: str) -> None:
+    """Waits for lines of `lmray cluster status`; the test's time limit ends it."""
+    while True:
+        said = cluster.lmray("cluster", "status", cluster.yaml)
+        if all(line in said for line in wanted):
+            return
         time.sleep(3)

@@ -101,10 +101,11 @@ def victim(
 
 
 def everybody_in(cluster: LocalCluster) -> None:
+    """Boots the hosts that are down and waits until Ray has all of them."""
     for number in (2, 3):
         if "down" in cluster.script("status").splitlines()[number - 1]:
             cluster.script("start", number)
-        await_status(cluster, f"10.78.0.1{number}  worker  alive")
+    await_status(cluster, *(f"10.78.0.1{number}  worker  alive" for number in (2, 3)))
 
 
 def runs_a_process(cluster: LocalCluster, host: int, name: str) -> bool:
@@ -150,13 +151,12 @@ def test_a_trial_whose_host_dies_goes_on_from_its_newest_checkpoint_elsewhere(
     assert second["hardware"]["host"] != first["hardware"]["host"]
     assert second["git_revision"] not in ("none", "unknown")
     events = read_events(root / "sweeps" / "rates" / "ledger.jsonl")
-    trials = load_space(str(space)).trials(open_splits(tokens).digest)
-    for trial in trials:
+    for trial in load_space(str(space)).trials(open_splits(tokens).digest):
         story = [event.kind for event in events if event.trial == trial.id]
         lost = ["failed", "started"] if trial.id == run.path.name else []
         assert story == ["started", *lost, "done"]
-        alone = execute(trial.run, open_splits(tokens), tmp_path, report=lambda record: None)
-        assert_equal_curves(RunDirectory(root / "runs" / trial.id), alone, rtol=0)
+    alone = execute(run.config, open_splits(tokens), tmp_path, report=lambda record: None)
+    assert_equal_curves(run, alone, rtol=0)
 
 
 def test_a_run_on_two_hosts_goes_on_when_one_is_told_that_it_will_end_and_when_one_dies(

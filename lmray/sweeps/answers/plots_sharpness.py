@@ -40,7 +40,7 @@ def sharpness(sweep: Sweep, found: Measured, path: Path) -> None:
         share.axhline(1, color="#b3361e", linewidth=1, linestyle=":")
         preconditioned = any("preconditioned" in r for _, records in found for r in records)
         kind = "preconditioned sharpness" if preconditioned else "sharpness"
-        own.set_title(f"{kind}, dotted: the limit of the rate at that step")
+        own.set_title(f"{kind}, dotted: its limit")
         share.set_title(f"{kind} over its limit")
         for axes in (own, share):
             axes.set_yscale("log")

@@ -10,6 +10,7 @@ from typing import Any
 
 import jinja2
 
+from lmray import remote
 from lmray.accounting import num_parameters
 from lmray.runs.run_directory import RunDirectory
 from lmray.storage import write_bytes
@@ -51,6 +52,7 @@ def write_report(sweep: Sweep, runs: Path) -> Path:
         environment.filters["table"] = table
         text = environment.get_template(f"report.{kind}.j2").render(facts)
         write_bytes(folder / f"report.{kind}", text.encode())
+    remote.publish(folder)
     return folder / "report.md"
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+from lmray import remote
 from lmray.sweeps.decisions.asha import Asha
 from lmray.sweeps.decisions.halving import Halving
 from lmray.sweeps.ledger import Kind, Ledger, standing
@@ -183,6 +184,7 @@ def reopen(asha: Asha, budget_tokens: int, ledger: Ledger, runs: Path, retry: Re
     diverged = [trial for trial, kind in standing(events).items() if kind == "diverged"]
     again = list(rule.given_up) if retry in ("failed", "all") else []
     for trial in diverged if retry in ("diverged", "all") else []:
+        remote.remove(runs / trial)
         shutil.rmtree(runs / trial, ignore_errors=True)
         again.append(trial)
     for trial in again:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lmray import remote
 from lmray.sweeps.ledger import read_events
 
 _PATIENCE_S = (0.02, 0.05, 0.1, 0.2, 0.5)
@@ -15,7 +16,8 @@ class Verdicts:
     """The `report` and the `interrupted` callable of a trial's training.
 
     The verdict is read from the ledger, which lies where every trial can reach it, as run
-    directories do: a trial that does not go on leaves of its own accord, after its checkpoint.
+    directories do, at a shared path or a URL: a trial that does not go on leaves of its own
+    accord, after its checkpoint.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Verdicts:
     def _found(self) -> dict[int, str]:
         """The verdicts on this trial, by rung; what came later about a rung does not change it."""
         found: dict[int, str] = {}
+        remote.refresh(self._ledger)
         for event in read_events(self._ledger):
             if event.trial != self._trial:
                 continue
