@@ -36,3 +36,5 @@ SPACE = {"optim.lr": [1e-3, 3.2e-3, 1e-2, 3.2e-2, 1e-1, 3.2e-1]}
 SEARCH = Bisect("optim.lr", ratio=1.1)
 SEEDS = [0, 1, 2]
 ASHA = TO_THE_END
+# Sharpness is measured with the optimizer's state, of diverged runs too.
+LOSERS = "all"

@@ -234,8 +234,16 @@ def load_weights(path: Path, model: nn.Module) -> Position:
 
 
 def optimizer_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `optimizer_state` returned when a checkpoint was written; errors as `load_weights`."""
+    """What `optimizer_state` returned when a checkpoint was written; errors as `load_weights`.
+
+    Raises PreflightError for a checkpoint of weights alone.
+    """
     state = _verified_state(path)
+    if state["optimizer"] is None:
+        raise PreflightError(
+            f"{path} keeps weights alone, and this needs the optimizer's state too; a sweep whose "
+            f"space says LOSERS = 'all' keeps that of stopped and diverged trials"
+        )
     return load_file(path / _OPTIMIZER), state["optimizer"]
 
 

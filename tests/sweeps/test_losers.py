@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lmray.dataset import open_splits
+from lmray.errors import PreflightError
 from lmray.runs.execute import execute
 from lmray.runs.run_directory import RunDirectory
 from lmray.runs.trained import load_trained
@@ -66,6 +67,8 @@ def test_the_best_steps_weights_stay_for_readers_and_the_run_begins_anew(
     for mine, its in zip(before.model.parameters(), after.model.parameters(), strict=True):
         assert torch.equal(mine, its)
     assert begins_anew(loser)
+    with pytest.raises(PreflightError, match="keeps weights alone, and this needs the optimizer"):
+        checkpoint.optimizer_tensors(kept)
 
     # Trained to its end it has the curve of a run that nothing was taken from.
     run, splits = small_run(small_dataset, execution=EXECUTION), open_splits(small_dataset)
