@@ -49,8 +49,9 @@ def audit(
     busy = f"another process is running {found}; wait for it or stop it"
     chosen = [row.trial.id for row in rows]
     several = space.base.execution.workers > 1
-    with locked(found, busy), ray_session(address, dashboard=several, shared=found.parent):
-        run_audit(space, splits, found, runs, chosen, observe=lines(found))
+    session = ray_session(address, dashboard=several, shared=found.parent)
+    with locked(found, busy), session as joined:
+        run_audit(space, splits, found, runs, chosen, observe=lines(found), named=joined)
     sweep = read_sweep(found, runs)
     events = read_events(ledger)
     told = honesty(sweep, events).lines()

@@ -19,17 +19,18 @@ from lmray.machine import available_cores
 @contextmanager
 def ray_session(
     address: str = "", *, dashboard: bool = False, shared: Path | None = None
-) -> Iterator[None]:
+) -> Iterator[bool]:
     """Connects to the cluster at `address` or $RAY_ADDRESS, else starts a local Ray for the block.
 
-    A session that is already there is used and left alone. The local one listens on loopback, asks
-    every client for a token that is made for it alone, and sends no usage statistics.
+    Yields whether it has joined a cluster. A session that is already there is used and left alone.
+    The local one listens on loopback only, asks every client for a token that is made for it alone,
+    and sends no usage statistics.
 
     Raises PreflightError if there is no cluster at the address, or the folder `shared`, where the
     work leaves its results, is not the same on all nodes.
     """
     if ray.is_initialized():
-        yield
+        yield False
         return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = address or os.environ.get("RAY_ADDRESS", "")
@@ -45,11 +46,18 @@ def ray_session(
         # Otherwise Ray leaves a token in ~/.ray, which clusters started later trip over.
         if os.environ.get("RAY_AUTH_MODE") == "token":
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        ray.init(address="local", num_cpus=available_cores(), include_dashboard=dashboard, **quiet)
+        ray.init(
+            address="local",
+            num_cpus=available_cores(),
+            include_dashboard=dashboard,
+            # With any other address Ray's metrics and its gRPC listen on all interfaces (2.60).
+            _node_ip_address="127.0.0.1",
+            **quiet,
+        )
     try:
         if shared is not None:
             require_shared(shared)
-        yield
+        yield bool(address)
     finally:
         ray.shutdown()
 

@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -13,6 +14,7 @@ from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 
 from lmray.config import Run, run_id
 from lmray.dataset import Splits, open_splits
+from lmray.distributed.watching import watched
 from lmray.runs.execute import execute
 from lmray.runs.run_directory import RunDirectory
 from lmray.sweeps.decisions.verdicts import Verdicts
@@ -44,12 +46,14 @@ def train_on_workers(
         update={"data": run.data.model_copy(update={"tokens": str(splits.directory.resolve())})}
     )
     identifier = run_id(run, splits.digest)
+    name = asks.get("name", identifier)
     directory = RunDirectory(runs / identifier)
     with tempfile.TemporaryDirectory(prefix="lmray-train-") as scratch:
         trainer = TorchTrainer(
             _work,
             train_loop_config={
                 "run": absolute.model_dump(),
+                "name": name,
                 "runs": str(runs.resolve()),
                 "group": group,
                 "asks": dict(asks),
@@ -61,7 +65,7 @@ def train_on_workers(
                 resources_per_worker={"CPU": 1},
             ),
             run_config=RunConfig(
-                name=identifier,
+                name=name.replace(" ", "_"),
                 storage_path=scratch,
                 callbacks=list(callbacks),
                 failure_config=FailureConfig(max_failures=1),
@@ -90,11 +94,14 @@ def _work(config: dict[str, Any]) -> None:
     asks, interrupted = config["asks"], config["interrupted"]
     # Each worker reads the same verdict, for Ray Train lets none go on until all have reported.
     verdicts = Verdicts(Path(asks["ledger"]), asks["id"], asks["levels"], tell)
-    execute(
-        run,
-        open_splits(run.data.tokens),
-        Path(config["runs"]),
-        report=verdicts,
-        interrupted=lambda: verdicts.interrupted() or interrupted(),
-        group=config["group"],
-    )
+    first = ray.train.get_context().get_world_rank() == 0
+    shown = watched(run, verdicts, sweep=config["group"], trial=config["name"])
+    with shown if first else nullcontext(verdicts) as report:
+        execute(
+            run,
+            open_splits(run.data.tokens),
+            Path(config["runs"]),
+            report=report,
+            interrupted=lambda: verdicts.interrupted() or interrupted(),
+            group=config["group"],
+        )

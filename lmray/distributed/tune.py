@@ -19,14 +19,18 @@ from typing import Any
 import ray
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
+from ray.tune.trainable.function_trainable import wrap_function
 
 from lmray.config import Run, override
 from lmray.dataset import Splits, open_splits
 from lmray.distributed.asha import AshaScheduler, Broken, Jobs, Judge
+from lmray.distributed.gauges import sweep_gauges
 from lmray.distributed.train import train_on_workers
+from lmray.distributed.watching import watched
 from lmray.errors import LmrayError, PreflightError
 from lmray.runs.execute import execute
 from lmray.runs.run_directory import FINAL, RunDirectory
+from lmray.sweeps.axes import spoken
 from lmray.sweeps.decisions.audit import Auditor
 from lmray.sweeps.decisions.referee import Referee, Retry, reopen
 from lmray.sweeps.decisions.verdicts import Verdicts
@@ -50,13 +54,15 @@ def run_sweep(
     *,
     retry: Retry = "failed",
     observe: Callable[[Event], None] = ignore,
+    named: bool = False,
 ) -> dict[str, str]:
     """Runs the trials of `space` that `directory`'s ledger has not closed; returns how each stands.
 
     `directory` must have been claimed and a Ray session begun. As many trials run at once as the
     cluster has CPUs, or GPUs where it has some, for their workers. Trials that an earlier life gave
     up are run again as `retry` says. It ends early, its trials with checkpoints, once the directory
-    has a stop file.
+    has a stop file. An actor that is `named` runs one job and has its trial's name, which Ray's
+    dashboard shows; others go on with the next one, which spares it some seconds.
 
     Raises PreflightError if the cluster has no room for one trial, LmrayError if trial after trial
     fails alike.
@@ -72,7 +78,9 @@ def run_sweep(
         places = _places(space.base.execution.workers)
         referee = Referee(space.asha, budget, ledger, turns, places=places, stop=stop)
         asked = _Asked(splits, directory, runs, referee.levels, turns.trials)
-        _drive(referee, asked, space=space, stop=stop)
+        counted = Turns(space, splits.digest, directory, stop)
+        with sweep_gauges(directory, lambda: len(counted.trials())):
+            _drive(referee, asked, space=space, stop=stop, named=named)
     stands = standing(ledger.events())
     for trial in turns.trials():
         _close(RunDirectory(runs / trial.id), stands.get(trial.id, "waiting"))
@@ -87,11 +95,12 @@ def run_audit(
     chosen: list[str],
     *,
     observe: Callable[[Event], None] = ignore,
+    named: bool = False,
 ) -> None:
     """Trains stopped trials to their end, as events of the ledger that decide nothing.
 
-    Those that have been audited before are not trained again. Ends early and raises as `run_sweep`
-    does.
+    Those that have been audited before are not trained again. Ends early, names its actors and
+    raises as `run_sweep` does.
     """
     begin(directory)
     ledger = Ledger(directory / "ledger.jsonl", observe)
@@ -99,7 +108,7 @@ def run_audit(
     if auditor.jobs:
         trials = space.trials(splits.digest)
         asked = _Asked(splits, directory, runs, (), lambda: trials)
-        _drive(auditor, asked, space=space, stop=StopFile.of(directory))
+        _drive(auditor, asked, space=space, stop=StopFile.of(directory), named=named)
 
 
 def _close(directory: RunDirectory, stands: str) -> None:
@@ -124,7 +133,7 @@ class _Asked:
         directory = self.directory.resolve()
         return {
             "id": trial.id,
-            "name": trial.name,
+            "name": _title(trial),
             "run": _placed(trial.run, self.splits).model_dump(),
             "runs": str(self.runs.resolve()),
             "sweep": directory.name,
@@ -134,7 +143,7 @@ class _Asked:
         }
 
 
-def _drive(judge: Judge, asked: _Asked, *, space: Space, stop: StopFile) -> None:
+def _drive(judge: Judge, asked: _Asked, *, space: Space, stop: StopFile, named: bool) -> None:
     """Lets Ray Tune run the judge's jobs; failures of trials end up in the ledger."""
     workers = space.base.execution.workers
     places = _places(workers)
@@ -144,12 +153,12 @@ def _drive(judge: Judge, asked: _Asked, *, space: Space, stop: StopFile) -> None
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(places)
     with tempfile.TemporaryDirectory(prefix="lmray-tune-") as scratch:
         tuner = tune.Tuner(
-            tune.with_resources(_trial, _resources(workers)),
+            tune.with_resources(_Named if named else _trial, _resources(workers)),
             tune_config=tune.TuneConfig(
                 search_alg=Jobs(judge, asked, stop),
                 scheduler=AshaScheduler(judge, asked.runs, timeout_s=space.asha.timeout_s),
                 num_samples=-1,
-                reuse_actors=workers == 1,
+                reuse_actors=workers == 1 and not named,
                 trial_name_creator=_trial_name,
                 trial_dirname_creator=_job_name,
             ),
@@ -170,10 +179,14 @@ def _placed(run: Run, splits: Splits) -> Run:
     return override(run, changes)
 
 
+def _title(trial: Trial) -> str:
+    """What gauges, logs and the dashboard call a trial: rate, batch, what else differs, run id."""
+    always = {key: trial.value(key) for key in ("optim.lr", "data.batch_size")}
+    return f"{spoken({**always, **trial.changes})} {trial.id}"
+
+
 def _trial_name(trial: Any) -> str:
-    """What the Ray dashboard calls a trial: its values, then its run id."""
-    spec = trial.config["trial"]
-    return f"{spec['name'].replace(' ', '_')}_{spec['id']}"
+    return trial.config["trial"]["name"]
 
 
 def _job_name(trial: Any) -> str:
@@ -246,14 +259,15 @@ def _trial(config: dict[str, Any]) -> None:
                 interrupted=StopFile(stop.path),
             )
         else:
-            execute(
-                run,
-                splits,
-                runs,
-                report=verdicts,
-                interrupted=lambda: verdicts.interrupted() or stop(),
-                group=spec["sweep"],
-            )
+            with watched(run, verdicts, sweep=spec["sweep"], trial=spec["name"]) as report:
+                execute(
+                    run,
+                    splits,
+                    runs,
+                    report=report,
+                    interrupted=lambda: verdicts.interrupted() or stop(),
+                    group=spec["sweep"],
+                )
     facts = directory.facts
     if facts["status"] == "preempted" and stop():
         _tell(_ASKED_TO_STOP)
@@ -262,6 +276,13 @@ def _trial(config: dict[str, Any]) -> None:
     measured = {key: directory.final_validation().get(key) for key in keys}
     where = {key: facts.get(key, 0) for key in ("step", "tokens", "seconds")}
     _tell({"kind": "ended", "status": facts["status"], "facts": {**where, **measured}})
+
+
+class _Named(wrap_function(_trial)):  # pyrefly: ignore
+    """A job in an actor that the Ray dashboard calls by its trial's name."""
+
+    def __repr__(self) -> str:
+        return self.trial_name
 
 
 def _wait_for_predecessor(directory: RunDirectory) -> None:
