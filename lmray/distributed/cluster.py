@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 
 from lmray.distributed.shared_root import require_shared
 from lmray.errors import PreflightError
@@ -46,20 +47,31 @@ def ray_session(
         # Otherwise Ray leaves a token in ~/.ray, which clusters started later trip over.
         if os.environ.get("RAY_AUTH_MODE") == "token":
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        ray.init(
-            address="local",
-            num_cpus=available_cores(),
-            include_dashboard=dashboard,
-            # With any other address Ray's metrics and its gRPC listen on all interfaces (2.60).
-            _node_ip_address="127.0.0.1",
-            **quiet,
-        )
+        with _on_loopback():
+            cores = available_cores()
+            ray.init(address="local", num_cpus=cores, include_dashboard=dashboard, **quiet)
     try:
         if shared is not None:
             require_shared(shared)
         yield bool(address)
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Lets a Ray that is started take 127.0.0.1 for its node's address, so that it listens there.
+
+    With any other address its metrics, which ask for no token, and its gRPC listen on all
+    interfaces. Ray has it so on macOS and Windows; elsewhere it resolves 127.0.0.1, even if asked
+    for by name, to what other machines can reach (2.60).
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def probe() -> str:
