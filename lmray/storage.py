@@ -183,6 +183,17 @@ def sha256_file(path: Path | str) -> str:
 
 
 @contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Lets one process at a time into the block, the others wait; `path` is made if it is absent.
+
+    The lock is on `path` and dies with its process.
+    """
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
 def locked(directory: Path, busy: str) -> Iterator[None]:
     """Keeps a second process out of the block; the lock dies with its process.
 

@@ -6,8 +6,9 @@ Both models have the preset's dimensions and train on the same random tokens in 
 few steps, so that a machine that is busy is as busy for both. nanoGPT's block is LayerNorm without
 bias, one Linear for queries, keys and values, fused causal attention, and a GELU of four times the
 width; its positions are learned, its head is tied to its embedding, and torch's fused AdamW takes
-the step after torch's clipping. lmray's step is that of `lmray train`: its FFN has the parameters
-of nanoGPT's to the nearest multiple of 64, its head is not tied.
+the step after torch's clipping. lmray's step is that of `lmray train`, its threads sharing the
+batch; its FFN has the parameters of nanoGPT's to the nearest multiple of 64, its head is not tied.
+With --compile it takes part a second time, as with execution.compile=default.
 
 lmray's process keeps the memory that it frees, as `lmray train` does (lmray.machine); nanoGPT's has
 the allocator as it comes, and a third contestant is nanoGPT with the memory kept, so that it shows
@@ -42,6 +43,7 @@ from lmray.training import clip_gradient_norm
 from lmray.training.chunked_loss import mean_cross_entropy
 from lmray.training.device import available_cores
 from lmray.training.optimizers import make_optimizer
+from lmray.training.sharing import SHARES, Loss, SharedBackward, backward
 
 
 class Block(nn.Module):
@@ -98,17 +100,38 @@ Step = Callable[[Tensor, Tensor], float]
 
 def lmray_step(run: Run) -> tuple[nn.Module, Step]:
     model = TransformerLM.from_config(run.model)
+    threads = torch.get_num_threads()
+    shared = threads >= SHARES
+    how = SharedBackward(list(model.parameters()), threads) if shared else backward
+    return model, _lmray_step(run, model, model, how)
+
+
+def compiled_lmray_step(run: Run) -> tuple[nn.Module, Step]:
+    model = TransformerLM.from_config(run.model)
+    return model, _lmray_step(run, model, torch.compile(model, dynamic=False), backward)
+
+
+def _lmray_step(
+    run: Run,
+    model: nn.Module,
+    forward: Callable[[Tensor], Tensor],
+    how: Callable[[Loss, slice], Tensor],
+) -> Step:
     optimizer = make_optimizer(model, run.optim)
 
     def step(inputs: Tensor, targets: Tensor) -> float:
         optimizer.zero_grad(set_to_none=True)
-        loss = mean_cross_entropy(model(inputs), targets)
-        loss.backward()
+
+        def loss(rows: slice) -> Tensor:
+            mean = mean_cross_entropy(forward(inputs[rows]), targets[rows])
+            return mean * ((rows.stop - rows.start) / len(inputs))
+
+        total = how(loss, slice(0, len(inputs)))
         clip_gradient_norm(model.parameters(), 1.0)
         optimizer.step()
-        return loss.item()
+        return total.item()
 
-    return model, step
+    return step
 
 
 def nanogpt_step(run: Run) -> tuple[nn.Module, Step]:
@@ -162,6 +185,7 @@ class Contestant(NamedTuple):
 
 CONTESTANTS = {
     "lmray": Contestant(lmray_step, True),
+    "lmray, compiled": Contestant(compiled_lmray_step, True),
     "nanoGPT": Contestant(nanogpt_step, False),
     "nanoGPT, memory kept": Contestant(nanogpt_step, True),
 }
@@ -203,24 +227,26 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5, help="steps of a turn")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each")
     parser.add_argument("--threads", type=int, default=available_cores())
+    parser.add_argument("--compile", action="store_true", help="lmray compiled takes part as well")
     arguments = parser.parse_args()
+    names = [name for name in CONTESTANTS if arguments.compile or "compiled" not in name]
     torch.set_num_threads(arguments.threads)
     run = presets.PRESETS[arguments.preset]()
     if arguments.batch_size:
         run = override(run, {"data.batch_size": arguments.batch_size})
     spawning = multiprocessing.get_context("spawn")
     pipes, facts = {}, {}
-    for name in CONTESTANTS:
+    for name in names:
         pipes[name], far = spawning.Pipe()
         work = (name, run, arguments.threads, arguments.steps, far)
         spawning.Process(target=contest, args=work, daemon=True).start()
         facts[name] = pipes[name].recv()
-    turns: dict[str, list[Turn]] = {name: [] for name in CONTESTANTS}
+    turns: dict[str, list[Turn]] = {name: [] for name in names}
     peaks = []
     for number in range(arguments.rounds):
         peaks.append(peak_flops())
         # Who is first in a round takes turns too.
-        for name in sorted(CONTESTANTS, reverse=bool(number % 2)):
+        for name in sorted(names, reverse=bool(number % 2)):
             pipes[name].send(True)
             turns[name].append(pipes[name].recv())
     for pipe in pipes.values():
@@ -240,12 +266,18 @@ def main() -> None:
             f"{rate * flops / peak:6.1%} of peak, {cpu:>8,.0f} tokens per CPU second, "
             f"{faults:>7,.0f} page faults a step"
         )
-    for name in list(CONTESTANTS)[1:]:
-        pairs = list(zip(turns["lmray"], turns[name], strict=True))
+    ours_by_theirs = [
+        (ours, theirs)
+        for ours in names
+        for theirs in names
+        if ours.startswith("lmray") and theirs.startswith("nanoGPT")
+    ]
+    for name, other in ours_by_theirs:
+        pairs = list(zip(turns[name], turns[other], strict=True))
         wall = [theirs.wall_s / ours.wall_s for ours, theirs in pairs]
         cpu = [theirs.cpu_s / ours.cpu_s for ours, theirs in pairs]
         print(
-            f"lmray / {name:21} wall {statistics.median(wall):.3f} ({min(wall):.3f} to "
+            f"{name + ' / ' + other:40} wall {statistics.median(wall):.3f} ({min(wall):.3f} to "
             f"{max(wall):.3f}), CPU {statistics.median(cpu):.3f} ({min(cpu):.3f} to {max(cpu):.3f})"
         )
 

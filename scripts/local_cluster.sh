@@ -122,9 +122,10 @@ UsePAM no
 PasswordAuthentication no
 PermitRootLogin prohibit-password
 END
-  # At the level of "info" Ray's logs have the values of a job's environment.
+  # At the level of "info" Ray's logs have the values of a job's environment. A head whose dashboard takes long on a
+  # busy machine would go on without one, and take no jobs.
   cat >"$host$home/.bashrc" <<END
-export PATH=$venv/bin:\$PATH RAY_AUTH_MODE=$auth_mode RAY_USAGE_STATS_ENABLED=0 RAY_LOGGER_LEVEL=warning
+export PATH=$venv/bin:\$PATH RAY_AUTH_MODE=$auth_mode RAY_USAGE_STATS_ENABLED=0 RAY_LOGGER_LEVEL=warning RAY_DASHBOARD_STARTUP_TIMEOUT_S=300
 END
   echo "$(address "$number") $(cut -d' ' -f1,2 "$host/run/sshd/host_key.pub")" >>"$dir/known_hosts"
   ip netns add "$name-h$number"

@@ -7,6 +7,7 @@ whole validation split, at context 512, lies inside it.
 
 Expected on an H100 (the coursework's board, 90 minutes, vocabulary 32,000): 3.3 to 3.5 nats/token
 for AdamW, 3.1 to 3.3 for Muon. A slower GPU lands higher; compare runs of one machine only.
+`lmray board` ranks all finished runs beneath the root and says which lie inside what is expected.
 Budget: six trials of 90 minutes.
 """
 

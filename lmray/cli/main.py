@@ -10,6 +10,7 @@ import typer
 import lmray
 from lmray.cli import (
     account,
+    board,
     cluster,
     corpus,
     data,
@@ -17,7 +18,9 @@ from lmray.cli import (
     evaluate,
     generate,
     model_formats,
+    noise_scale,
     quickstart,
+    sharpness,
     submit,
     sweep,
     tokenizer,
@@ -39,9 +42,12 @@ app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(data.app, name="data")
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate_run)
+app.command("sharpness")(sharpness.sharpness)
 app.command("generate")(generate.generate_text)
+app.command("noise-scale")(noise_scale.measure)
 model_formats.register(app)
 app.add_typer(sweep.app, name="sweep")
+app.command("board")(board.board)
 app.command("submit", context_settings={"allow_interspersed_args": False})(submit.submit)
 app.add_typer(cluster.app, name="cluster")
 app.command("account")(account.account)

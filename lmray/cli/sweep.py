@@ -2,7 +2,7 @@
 
 import enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,7 @@ from lmray.cli.options import (
 )
 from lmray.cli.sweep_audit import audit
 from lmray.cli.sweep_price import Agreement, agree, checked_data, priced
+from lmray.cli.sweep_steer import add, stop
 
 if TYPE_CHECKING:
     from lmray.sweeps.answers.tables import Sweep
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
     from lmray.sweeps.space import Space
 
 app = typer.Typer(help="Ask a question with many runs; read the answer.", no_args_is_help=True)
+
+
+class _Losers(enum.StrEnum):
+    SPACE = "space"
+    ALL = "all"
+    BEST = "best"
+    NOTHING = "nothing"
 
 
 class _Retry(enum.StrEnum):
@@ -41,6 +49,13 @@ MemoryGB = Annotated[
     float,
     typer.Option(
         min=0, help="Refuse what takes more GB of a device by accounting; 0: the space's."
+    ),
+]
+Losers = Annotated[
+    _Losers,
+    typer.Option(
+        help="What stopped and diverged trials keep of their checkpoints: the best one's weights, "
+        "nothing, all, or what the space says (default: best)."
     ),
 ]
 TokensPerS = Annotated[
@@ -63,6 +78,7 @@ def run(
     ] = False,
     tokens_per_s: TokensPerS = 0.0,
     memory_gb: MemoryGB = 0.0,
+    losers: Losers = _Losers.SPACE,
     address: Address = "",
     root: Root = DEFAULT_ROOT,
     json: Json = False,
@@ -71,7 +87,7 @@ def run(
 
     Its price is told first: trials, tokens, FLOPs, hours, memory and disk without early stopping.
     """
-    asked = _loaded(space, changes or [], memory_gb, root)
+    asked = _loaded(space, changes or [], memory_gb, root, losers)
     directory = root / "sweeps" / (name or asked.name)
     agree(asked, directory, Agreement(max_hours, yes, tokens_per_s))
     _run_and_show(asked, directory, root / "runs", address, as_json=json)
@@ -83,6 +99,7 @@ def price(
     changes: Overrides = None,
     tokens_per_s: TokensPerS = 0.0,
     memory_gb: MemoryGB = 0.0,
+    losers: Losers = _Losers.SPACE,
     root: Root = DEFAULT_ROOT,
     json: Json = False,
 ) -> None:
@@ -92,7 +109,7 @@ def price(
     from lmray.cli.show import result
     from lmray.sweeps.axes import spoken
 
-    asked = _loaded(space, changes or [], memory_gb, root)
+    asked = _loaded(space, changes or [], memory_gb, root, losers)
     found = priced(asked, checked_data(asked), tokens_per_s)
     refused = asked.refusals()
     reasons = [f"not tried: {spoken(each.combination)}: {each.reason}" for each in refused]
@@ -101,7 +118,9 @@ def price(
     result(facts, "\n".join(lines), as_json=json)
 
 
-def _loaded(source: str, changes: list[str], memory_gb: float, root: Path) -> "Space":
+def _loaded(
+    source: str, changes: list[str], memory_gb: float, root: Path, losers: _Losers
+) -> "Space":
     """The space of a file or a name, with what the command line says of it."""
     from dataclasses import replace
 
@@ -110,8 +129,12 @@ def _loaded(source: str, changes: list[str], memory_gb: float, root: Path) -> "S
     from lmray.sweeps.space_file import load_space
 
     asked = load_space(source).with_overrides(parse_assignments(changes))
-    placed = replace(asked, base=place_data(asked.base, root))
-    return replace(placed, memory_gb=memory_gb) if memory_gb else placed
+    said: dict[str, Any] = {"base": place_data(asked.base, root)}
+    if memory_gb:
+        said["memory_gb"] = memory_gb
+    if losers != _Losers.SPACE:
+        said["losers"] = losers.value
+    return replace(asked, **said)
 
 
 @app.command()
@@ -154,51 +177,8 @@ def status(directory: SweepDirectory, root: Root = DEFAULT_ROOT, json: Json = Fa
     out.print(tally(found))
 
 
-@app.command()
-def stop(directory: SweepDirectory, root: Root = DEFAULT_ROOT) -> None:
-    """Ask a running sweep to end for now: its trials write checkpoints, `resume` goes on."""
-    from lmray.cli.show import err
-    from lmray.errors import PreflightError
-    from lmray.storage import locked
-    from lmray.sweeps.sweep_directory import StopFile, read_space
-
-    found = locate(directory, root, "sweeps")
-    read_space(found)
-    busy = f"{found} is being run"
-    try:
-        with locked(found, busy):
-            pass
-    except PreflightError:
-        StopFile.of(found).ask()
-        err.print("asked: trials write checkpoints and end; `lmray sweep resume` goes on from them")
-        return
-    raise PreflightError(f"nobody on this machine runs {found}; there is nothing to stop")
-
-
-@app.command()
-def add(
-    directory: SweepDirectory,
-    values: Annotated[
-        list[str], typer.Argument(metavar="KEY=VALUE...", help="Values of the sweep's axes.")
-    ],
-    root: Root = DEFAULT_ROOT,
-) -> None:
-    """Add a combination, with every seed, to what a sweep tries; `resume` runs it.
-
-    A sweep under way takes it up before it ends. What has been decided stays.
-    """
-    from lmray.cli.show import err
-    from lmray.config import parse_assignments
-    from lmray.sweeps import sweep_directory
-    from lmray.sweeps.axes import spoken
-
-    found = locate(directory, root, "sweeps")
-    space, _ = sweep_directory.read_space(found)
-    combination = sweep_directory.addition(space, parse_assignments(values))
-    sweep_directory.add(found, combination, by="user")
-    err.print(
-        f"added {spoken(combination)} with seeds {', '.join(map(str, space.seeds))}", markup=False
-    )
+app.command()(stop)
+app.command()(add)
 
 
 @app.command()
@@ -222,6 +202,8 @@ def carry_out(
     from lmray.storage import locked
     from lmray.sweeps.answers.report import write_report
     from lmray.sweeps.answers.tables import read_sweep
+    from lmray.sweeps.ledger import read_events, standing
+    from lmray.sweeps.losers import losers, trim
     from lmray.sweeps.sweep_directory import additions, claim, is_closed
 
     splits = checked_data(space)
@@ -240,6 +222,10 @@ def carry_out(
             watching(directory, runs) as observe,
         ):
             run_sweep(grown, splits, directory, runs, retry=retry, observe=observe, named=joined)
+    else:
+        # What a kill after the last trial may have left.
+        stands = standing(read_events(directory / "ledger.jsonl"))
+        trim(runs, losers(stands, failed=retry == "none"), space.losers)
     sweep = read_sweep(directory, runs)
     return sweep, write_report(sweep, runs)
 

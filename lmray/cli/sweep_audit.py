@@ -20,7 +20,8 @@ def audit(
     """Train stopped trials to their end: would one of them have won?
 
     Half of them are those that were least behind the winner when they were stopped, the rest are
-    drawn by lot. No decision of the sweep changes. The same command goes on where it was cut off.
+    drawn by lot. One of which the sweep kept no whole checkpoint (LOSERS) begins anew. No decision
+    of the sweep changes. The same command goes on where it was cut off.
     """
     from lmray.cli.show import err, result
     from lmray.cli.sweep_live import lines
@@ -28,11 +29,13 @@ def audit(
     from lmray.distributed.cluster import ray_session
     from lmray.distributed.tune import run_audit
     from lmray.errors import PreflightError
+    from lmray.runs.run_directory import RunDirectory
     from lmray.storage import locked
     from lmray.sweeps.answers.report import write_report
     from lmray.sweeps.answers.tables import read_sweep
     from lmray.sweeps.decisions.honesty import honesty, suspects
     from lmray.sweeps.ledger import read_events
+    from lmray.sweeps.losers import begins_anew
     from lmray.sweeps.sweep_directory import claim, read_space
 
     found, runs = locate(directory, root, "sweeps"), root / "runs"
@@ -48,6 +51,13 @@ def audit(
         )
     busy = f"another process is running {found}; wait for it or stop it"
     chosen = [row.trial.id for row in rows]
+    anew = [row.trial.name for row in rows if begins_anew(RunDirectory(runs / row.trial.id))]
+    if anew:
+        err.print(
+            f"{len(anew)} of {len(rows)} begin anew, for the sweep kept weights alone or nothing "
+            f"of them (LOSERS={space.losers}): {'; '.join(anew)}",
+            markup=False,
+        )
     several = space.base.execution.workers > 1
     session = ray_session(address, dashboard=several, shared=found.parent)
     with locked(found, busy), session as joined:

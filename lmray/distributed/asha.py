@@ -21,6 +21,9 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from lmray.runs.run_directory import RunDirectory
+from lmray.training.checkpoint import newest_step
+
 _LOOK_S = 1.0
 """Seconds between looks at whether the trials still write."""
 
@@ -41,8 +44,10 @@ class Judge(Protocol):
     def ended(self, trial: str, status: str, facts: dict[str, Any]) -> None:
         """Takes how a job ended."""
 
-    def failed(self, trial: str, error: str, *, trace: str, lost: bool = False) -> None:
-        """Takes a failure."""
+    def failed(
+        self, trial: str, error: str, *, trace: str, lost: bool = False, saved: int = 0
+    ) -> None:
+        """Takes a failure; `saved` is the step of the newest checkpoint."""
 
 
 class _Stateless:
@@ -56,13 +61,21 @@ class Jobs(_Stateless, Searcher):
     """Gives Ray Tune the referee's jobs, a trial's next one once its last process is gone."""
 
     def __init__(
-        self, judge: Judge, spec: Callable[[str], dict[str, Any]], stop: Callable[[], bool]
+        self,
+        judge: Judge,
+        spec: Callable[[str], dict[str, Any]],
+        stop: Callable[[], bool],
+        after: Callable[[], None],
     ) -> None:
-        """`spec` says what a trial's process needs to know; no job is given out once `stop()`."""
+        """`spec` says what a trial's process needs to know; no job is given out once `stop()`.
+
+        `after` is called when a job has ended.
+        """
         super().__init__()
         self._judge = judge
         self._spec = spec
         self._stop = stop
+        self._after = after
         self._alive: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> Any:
@@ -81,6 +94,7 @@ class Jobs(_Stateless, Searcher):
     ) -> None:
         """A job's process has ended, or is about to."""
         self._alive.pop(trial_id, None)
+        self._after()
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         """Nothing: the ledger has it all."""
@@ -130,7 +144,8 @@ class AshaScheduler(_Stateless, FIFOScheduler):
             return
         text = Path(trial.error_file).read_text() if trial.error_file else ""
         lines = text.strip().splitlines() or ["its process was lost"]
-        self._judge.failed(identifier, lines[-1], trace=cause(text), lost=_lost(trial))
+        saved = newest_step(RunDirectory(self._runs / identifier).checkpoints)
+        self._judge.failed(identifier, lines[-1], trace=cause(text), lost=_lost(trial), saved=saved)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """First in, first out; Tune asks so often that the silent ones are looked for here."""

@@ -94,7 +94,7 @@ MEASURES = (*OF_TRAIN.values(), *OF_VALIDATION.values(), TRIALS, TRAINED, WRITTE
 def run_gauges(run: Run, *, sweep: str, trial: str) -> Iterator[Report]:
     """Takes the records of a run, or a worker's if it is the first, and shows the newest numbers.
 
-    A call takes microseconds and waits for nothing.
+    A call takes less than a millisecond and waits for nothing.
     """
     labels = {"sweep": sweep, "trial": trial}
     counted = 0

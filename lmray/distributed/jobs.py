@@ -26,7 +26,7 @@ from typing import Any
 
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from lmray.distributed.package import Package, revision
+from lmray.distributed.package import Package
 from lmray.errors import LmrayError, PreflightError
 
 _TUNNEL_SECONDS = 90
@@ -69,7 +69,7 @@ class Jobs:
                 },
                 metadata={
                     "job_name": shlex.join(command),  # what the dashboard shows
-                    "git_revision": revision(package.root),
+                    "git_revision": package.revision,
                 },
             )
 

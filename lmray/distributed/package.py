@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmray.errors import PreflightError
+from lmray.runs.revision import REVISION_FILE, git_revision
 
 MAX_BYTES = 50 << 20
 """Ray keeps packages in the memory of the head, and each node fetches them from there."""
@@ -33,6 +34,9 @@ class Package:
     files: dict[str, int]
     """Bytes of each file, by its path beneath the root."""
 
+    revision: str
+    """The checkout's commit, with -dirty where the files are no longer those of it."""
+
     untracked: tuple[str, ...] = ()
     """Files that are left out, though git does not ignore them either."""
 
@@ -46,15 +50,20 @@ class Package:
         return sorted(self.files.items(), key=lambda item: (-item[1], item[0]))[:count]
 
     def write(self, destination: Path) -> None:
-        """Writes the files to a new zip file."""
+        """Writes the files, and one that names their revision, to a new zip file."""
         with zipfile.ZipFile(destination, "w", zipfile.ZIP_DEFLATED) as archive:
             for name in sorted(self.files):
                 path = self.root / name
-                # One date for all: the zip's name on the cluster is the hash of its bytes.
-                entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-                entry.compress_type = zipfile.ZIP_DEFLATED
-                entry.external_attr = (path.stat().st_mode & 0o777) << 16
-                archive.writestr(entry, path.read_bytes())
+                _add(archive, name, path.read_bytes(), mode=path.stat().st_mode & 0o777)
+            _add(archive, REVISION_FILE, f"{self.revision}\n".encode(), mode=0o644)
+
+
+def _add(archive: zipfile.ZipFile, name: str, data: bytes, *, mode: int) -> None:
+    # One date for all: the zip's name on the cluster is the hash of its bytes.
+    entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    entry.external_attr = mode << 16
+    archive.writestr(entry, data)
 
 
 def find_package(directory: Path, *, allow_secrets: bool = False) -> Package:
@@ -85,7 +94,7 @@ def find_package(directory: Path, *, allow_secrets: bool = False) -> Package:
         )
     others = _git(root, "ls-files", "-z", "--others", "--exclude-standard").split("\0")
     sizes = {name: (root / name).stat().st_size for name in names}
-    package = Package(root, sizes, tuple(filter(None, others)))
+    package = Package(root, sizes, git_revision(root), tuple(filter(None, others)))
     if not names:
         raise PreflightError(f"git tracks no file in {root}; `git add` what the job needs")
     if package.bytes > MAX_BYTES:
@@ -121,14 +130,6 @@ def check_arguments(package: Package, directory: Path, command: Sequence[str]) -
                     f"{argument} is not tracked by git, so the job would not find it; "
                     f"`git add {argument}`"
                 )
-
-
-def revision(root: Path) -> str:
-    """The checkout's commit, with -dirty if it was changed since; "none" before the first one."""
-    try:
-        return _git(root, "describe", "--always", "--dirty", "--abbrev=12").strip()
-    except PreflightError:
-        return "none"
 
 
 def _git(directory: Path, *arguments: str) -> str:

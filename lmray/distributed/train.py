@@ -14,9 +14,13 @@ from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 
 from lmray.config import Run, run_id
 from lmray.dataset import Splits, open_splits
+from lmray.distributed.notice import given, heeded
+from lmray.distributed.predecessor import wait_for_predecessor
+from lmray.distributed.process_group import ProcessGroup
 from lmray.distributed.watching import watched
 from lmray.runs.execute import execute
 from lmray.runs.run_directory import RunDirectory
+from lmray.sweeps.decisions.halving import MAX_LOSSES
 from lmray.sweeps.decisions.verdicts import Verdicts
 from lmray.training.loop import never
 
@@ -37,7 +41,7 @@ def train_on_workers(
     """Trains `run` on run.execution.workers processes and returns its directory.
 
     The directory must be one that every worker reaches. Losses are those of one worker up to the
-    order of fp32 sums; a lost worker restarts the group from the newest checkpoint, once.
+    order of fp32 sums; a lost worker restarts the group from the newest checkpoint, five times.
     Within a sweep `callbacks` bring what the workers report to Ray Tune, and `asks` has the ledger,
     the trial's id and the levels at which they wait for a verdict. All of them end with a
     checkpoint once `interrupted()`, which each asks for itself, is true for one.
@@ -59,6 +63,7 @@ def train_on_workers(
                 "asks": dict(asks),
                 "interrupted": interrupted,
             },
+            torch_config=ProcessGroup(),
             scaling_config=ScalingConfig(
                 num_workers=run.execution.workers,
                 use_gpu=run.execution.device != "cpu" and _has_gpus(),
@@ -68,7 +73,7 @@ def train_on_workers(
                 name=name.replace(" ", "_"),
                 storage_path=scratch,
                 callbacks=list(callbacks),
-                failure_config=FailureConfig(max_failures=1),
+                failure_config=FailureConfig(max_failures=MAX_LOSSES),
             ),
         )
         try:
@@ -94,14 +99,17 @@ def _work(config: dict[str, Any]) -> None:
     asks, interrupted = config["asks"], config["interrupted"]
     # Each worker reads the same verdict, for Ray Train lets none go on until all have reported.
     verdicts = Verdicts(Path(asks["ledger"]), asks["id"], asks["levels"], tell)
+    splits, runs = open_splits(run.data.tokens), Path(config["runs"])
     first = ray.train.get_context().get_world_rank() == 0
+    if first:
+        wait_for_predecessor(RunDirectory(runs / run_id(run, splits.digest)))
     shown = watched(run, verdicts, sweep=config["group"], trial=config["name"])
-    with shown if first else nullcontext(verdicts) as report:
+    with heeded(), shown if first else nullcontext(verdicts) as report:
         execute(
             run,
-            open_splits(run.data.tokens),
-            Path(config["runs"]),
+            splits,
+            runs,
             report=report,
-            interrupted=lambda: verdicts.interrupted() or interrupted(),
+            interrupted=lambda: verdicts.interrupted() or interrupted() or given(),
             group=config["group"],
         )

@@ -5,12 +5,10 @@ again; a trial with several workers starts Ray Train from there. The ledger, not
 sweep's state: running a sweep again goes on where its ledger ends.
 """
 
-import fcntl
 import json
 import logging
 import os
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,25 +23,24 @@ from lmray.config import Run, override
 from lmray.dataset import Splits, open_splits
 from lmray.distributed.asha import AshaScheduler, Broken, Jobs, Judge
 from lmray.distributed.gauges import sweep_gauges
+from lmray.distributed.notice import Heeding, given, heeded
+from lmray.distributed.predecessor import wait_for_predecessor
 from lmray.distributed.train import train_on_workers
-from lmray.distributed.watching import watched
+from lmray.distributed.watching import title, watched
 from lmray.errors import LmrayError, PreflightError
 from lmray.runs.execute import execute
 from lmray.runs.run_directory import FINAL, RunDirectory
-from lmray.sweeps.axes import spoken
 from lmray.sweeps.decisions.audit import Auditor
 from lmray.sweeps.decisions.referee import Referee, Retry, reopen
 from lmray.sweeps.decisions.verdicts import Verdicts
 from lmray.sweeps.ledger import CLOSED, Event, Ledger, ignore, standing
+from lmray.sweeps.losers import losers, trim
 from lmray.sweeps.space import Space, Trial
 from lmray.sweeps.sweep_directory import StopFile, begin
 from lmray.sweeps.turns import Turns
 
 _ASKED_TO_STOP = {"kind": "stop"}
 """Told lest Ray Tune print that a job has told nothing."""
-
-_PREDECESSOR_S = 60.0
-"""How long the process of a driver that was killed may take to let go of its run."""
 
 
 def run_sweep(
@@ -64,6 +61,8 @@ def run_sweep(
     has a stop file. An actor that is `named` runs one job and has its trial's name, which Ray's
     dashboard shows; others go on with the next one, which spares it some seconds.
 
+    Losers keep of their checkpoints what `space.losers` says.
+
     Raises PreflightError if the cluster has no room for one trial, LmrayError if trial after trial
     fails alike.
     """
@@ -76,14 +75,20 @@ def run_sweep(
     stands = standing(ledger.events())
     if any(stands.get(trial.id) not in (*CLOSED, "failed") for trial in turns):
         places = _places(space.base.execution.workers)
-        referee = Referee(space.asha, budget, ledger, turns, places=places, stop=stop)
+        seeds = len(space.seeds)
+        referee = Referee(space.asha, budget, ledger, turns, places=places, seeds=seeds, stop=stop)
         asked = _Asked(splits, directory, runs, referee.levels, turns.trials)
+
+        def free() -> None:
+            trim(runs, losers(standing(ledger.events()), failed=False), space.losers)
+
         counted = Turns(space, splits.digest, directory, stop)
         with sweep_gauges(directory, lambda: len(counted.trials())):
-            _drive(referee, asked, space=space, stop=stop, named=named)
+            _drive(referee, asked, space=space, stop=stop, named=named, after=free)
     stands = standing(ledger.events())
     for trial in turns.trials():
         _close(RunDirectory(runs / trial.id), stands.get(trial.id, "waiting"))
+    trim(runs, losers(stands, failed=retry == "none"), space.losers)
     return {trial.id: stands.get(trial.id, "waiting") for trial in turns.trials()}
 
 
@@ -133,7 +138,7 @@ class _Asked:
         directory = self.directory.resolve()
         return {
             "id": trial.id,
-            "name": _title(trial),
+            "name": title(trial),
             "run": _placed(trial.run, self.splits).model_dump(),
             "runs": str(self.runs.resolve()),
             "sweep": directory.name,
@@ -143,7 +148,19 @@ class _Asked:
         }
 
 
-def _drive(judge: Judge, asked: _Asked, *, space: Space, stop: StopFile, named: bool) -> None:
+def _nothing() -> None:
+    """What follows the end of a job in an audit."""
+
+
+def _drive(
+    judge: Judge,
+    asked: _Asked,
+    *,
+    space: Space,
+    stop: StopFile,
+    named: bool,
+    after: Callable[[], None] = _nothing,
+) -> None:
     """Lets Ray Tune run the judge's jobs; failures of trials end up in the ledger."""
     workers = space.base.execution.workers
     places = _places(workers)
@@ -155,7 +172,7 @@ def _drive(judge: Judge, asked: _Asked, *, space: Space, stop: StopFile, named: 
         tuner = tune.Tuner(
             tune.with_resources(_Named if named else _trial, _resources(workers)),
             tune_config=tune.TuneConfig(
-                search_alg=Jobs(judge, asked, stop),
+                search_alg=Jobs(judge, asked, stop, after),
                 scheduler=AshaScheduler(judge, asked.runs, timeout_s=space.asha.timeout_s),
                 num_samples=-1,
                 reuse_actors=workers == 1 and not named,
@@ -177,12 +194,6 @@ def _placed(run: Run, splits: Splits) -> Run:
     if run.execution.threads == "auto":
         changes["execution.threads"] = 1
     return override(run, changes)
-
-
-def _title(trial: Trial) -> str:
-    """What gauges, logs and the dashboard call a trial: rate, batch, what else differs, run id."""
-    always = {key: trial.value(key) for key in ("optim.lr", "data.batch_size")}
-    return f"{spoken({**always, **trial.changes})} {trial.id}"
 
 
 def _trial_name(trial: Any) -> str:
@@ -241,7 +252,7 @@ def _trial(config: dict[str, Any]) -> None:
     if stop():
         _tell(_ASKED_TO_STOP)
         return
-    _wait_for_predecessor(directory)
+    wait_for_predecessor(directory)
     verdicts = Verdicts(Path(spec["ledger"]), spec["id"], spec["levels"], _tell)
     for record in directory.records("validation"):
         verdicts(record)
@@ -259,13 +270,14 @@ def _trial(config: dict[str, Any]) -> None:
                 interrupted=StopFile(stop.path),
             )
         else:
-            with watched(run, verdicts, sweep=spec["sweep"], trial=spec["name"]) as report:
+            shown = watched(run, verdicts, sweep=spec["sweep"], trial=spec["name"])
+            with heeded(), shown as report:
                 execute(
                     run,
                     splits,
                     runs,
                     report=report,
-                    interrupted=lambda: verdicts.interrupted() or stop(),
+                    interrupted=lambda: verdicts.interrupted() or stop() or given(),
                     group=spec["sweep"],
                 )
     facts = directory.facts
@@ -278,21 +290,12 @@ def _trial(config: dict[str, Any]) -> None:
     _tell({"kind": "ended", "status": facts["status"], "facts": {**where, **measured}})
 
 
+# Ray Tune mixes these into the class that it makes of the function.
+_trial.__mixins__ = (Heeding,)  # pyrefly: ignore[missing-attribute]
+
+
 class _Named(wrap_function(_trial)):  # pyrefly: ignore
     """A job in an actor that the Ray dashboard calls by its trial's name."""
 
     def __repr__(self) -> str:
         return self.trial_name
-
-
-def _wait_for_predecessor(directory: RunDirectory) -> None:
-    """Waits while the process of a killed driver still trains the run; Ray is ending it."""
-    lock = directory.path / ".lock"
-    deadline = time.monotonic() + _PREDECESSOR_S
-    while lock.exists() and time.monotonic() < deadline:
-        with lock.open("r") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                time.sleep(0.2)

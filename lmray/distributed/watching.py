@@ -5,7 +5,15 @@ from contextlib import contextmanager
 
 from lmray.config import Run
 from lmray.distributed.gauges import run_gauges
+from lmray.sweeps.axes import spoken
+from lmray.sweeps.space import Trial
 from lmray.training.loop import Record, Report
+
+
+def title(trial: Trial) -> str:
+    """What gauges, logs and the dashboard call a trial: rate, batch, what else differs, run id."""
+    always = {key: trial.value(key) for key in ("optim.lr", "data.batch_size")}
+    return f"{spoken({**always, **trial.changes})} {trial.id}"
 
 
 @contextmanager

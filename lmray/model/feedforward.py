@@ -9,13 +9,14 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lmray.model.layers import Linear
 
 
 def silu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """The sigmoid linear unit, x * sigmoid(x) (Elfwing et al. 2017)."""
-    return x * torch.sigmoid(x)
+    return functional.silu(x)
 
 
 def gelu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -23,7 +24,7 @@ def gelu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
     (Hendrycks & Gimpel 2016; exact, not its approximation by tanh.)
     """
-    return x * (0.5 + 0.5 * torch.erf(x * 0.5**0.5))
+    return functional.gelu(x)
 
 
 def relu2(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

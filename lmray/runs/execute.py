@@ -58,7 +58,8 @@ def execute(
 
         def report_all(record: Record) -> None:
             if record["kind"] == "start":
-                facts = {key: record[key] for key in ("parameters", "compile_s", "device")}
+                keys = ("parameters", "compile_s", "device", "peak_memory_of")
+                facts = {key: record[key] for key in keys}
                 directory.note({"began_at_step": record["step"], **facts})
             if record["kind"] in ("start", "sample"):
                 samples(record)

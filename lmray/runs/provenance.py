@@ -1,7 +1,6 @@
 """What a result must carry to be made again: versions, hardware, the code's revision."""
 
 import platform
-import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 from lmray.machine import available_cores
+from lmray.runs.revision import git_revision
 
 _PACKAGES = ("lmray", "torch", "numpy", "ray", "regex", "safetensors")
 
@@ -19,12 +19,13 @@ def provenance() -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version(), **_versions()},
         "hardware": {
+            "host": platform.node(),
             "machine": platform.machine(),
             "cpu": _cpu(),
             "cores": available_cores(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         },
-        "git_revision": git_revision(),
+        "git_revision": git_revision(Path(__file__).parents[2]),
         "command": sys.argv,
     }
 
@@ -46,16 +47,3 @@ def _cpu() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or "unknown"
-
-
-def git_revision() -> str:
-    """Commit of the checkout lmray runs from, with -dirty if it was changed; "none" for a wheel."""
-    root = Path(__file__).parents[2]
-    if not (root / ".git").exists():
-        return "none"
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return found.stdout.strip() or "unknown"

@@ -8,7 +8,8 @@ Events, each with the trial's id:
     promoted  it was given a place again, to go on past a rung (past)
     stopped   it was judged at a rung, or waited there to the end, and does not go on
     diverged  its loss was not finite, or far above a guess (rung: the one it was on its way to)
-    failed    its process raised, was lost or was silent for too long (error, lost)
+    failed    its process raised, was lost or was silent for too long (error, lost, and saved: the
+              step of its newest checkpoint)
     retried   somebody asked to run it again after it failed or diverged
     done      it reached its end
     audited   it had been stopped, and was trained to its end to see what was missed

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lmray.accounting import num_parameters, training_flops
+from lmray.accounting import training_flops
 from lmray.config import Run
 from lmray.errors import PreflightError
 from lmray.runs.run_directory import RunDirectory
@@ -14,10 +14,8 @@ from lmray.storage import read_json, write_json
 from lmray.sweeps.answers.tables import Sweep
 from lmray.sweeps.constraints import memory_needed
 from lmray.sweeps.ledger import read_events
+from lmray.sweeps.losers import kept_bytes, loser_bytes
 from lmray.sweeps.space import Space
-
-_FLOATS = 3
-"""Of 4 bytes a parameter in a checkpoint: the weight and AdamW's two moments."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,8 @@ class Price:
     """Of the largest trial, by lmray.accounting."""
     disk_bytes: int
     """Of the checkpoints that all trials keep."""
+    loser_bytes: int = 0
+    """Of those that are left of the largest trial if it is stopped or diverges."""
 
     def sentence(self) -> str:
         """The price in one line."""
@@ -46,7 +46,7 @@ class Price:
             f"{self.trials} trials, {self.tokens:,} tokens, {self.flops:.3g} FLOP; at most "
             f"{duration(self.hours)}, {self.at_once} at a time at {self.tokens_per_s:,.0f} "
             f"tokens/s each; {_gb(self.memory_bytes)} of memory a trial, "
-            f"{_gb(self.disk_bytes)} of checkpoints"
+            f"{_gb(self.disk_bytes)} of checkpoints, {_gb(self.loser_bytes)} of a stopped trial"
         )
 
 
@@ -67,7 +67,7 @@ def price(space: Space, valid_tokens: int, *, tokens_per_s: float, at_once: int)
     `valid_tokens` are those of the validation split.
     """
     runs = list({run.model_dump_json(): run for _, run in space.runs()}.values())
-    unknown = max(0, getattr(space.search, "trials", 0) - len(space.combinations()))
+    unknown = space.most_combinations() - len(space.combinations())
     scale = 1 + unknown * len(space.seeds) / len(runs)
     base_rate = tokens_per_s * _flops_per_token(space.base)
     seconds, work, tokens = 0.0, 0.0, 0.0
@@ -81,9 +81,7 @@ def price(space: Space, valid_tokens: int, *, tokens_per_s: float, at_once: int)
         seconds += share * whole
         work += share * per_token * trained
         tokens += share * trained
-    disk = sum(
-        4 * _FLOATS * num_parameters(run.model) * run.execution.keep_checkpoints for run in runs
-    )
+    disk = sum(kept_bytes(run) for run in runs)
     return Price(
         trials=round(scale * len(runs)),
         tokens=round(scale * tokens),
@@ -93,6 +91,7 @@ def price(space: Space, valid_tokens: int, *, tokens_per_s: float, at_once: int)
         hours=scale * seconds / at_once / 3600,
         memory_bytes=max(memory_needed(run) for run in runs),
         disk_bytes=round(scale * disk),
+        loser_bytes=max(loser_bytes(run, space.losers) for run in runs),
     )
 
 

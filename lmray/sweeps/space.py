@@ -4,7 +4,7 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, get_args
 
 from lmray.config import Run, flatten, override, run_id
 from lmray.errors import UsageError
@@ -14,7 +14,17 @@ from lmray.sweeps.axes_plain import from_plain, to_plain
 from lmray.sweeps.constraints import Refusal, memory_refusal, nothing_refused
 from lmray.sweeps.decisions.asha import TO_THE_END, Asha
 from lmray.sweeps.ledger import Event
-from lmray.sweeps.search import KINDS, Grid, Outcome, Search, Tpe, outcomes
+from lmray.sweeps.losers import Keep
+from lmray.sweeps.search import (
+    KINDS,
+    Along,
+    Bisect,
+    Grid,
+    Outcome,
+    Search,
+    Sequential,
+    outcomes,
+)
 
 __all__ = ["TO_THE_END", "Asha", "Space", "Trial"]
 
@@ -61,6 +71,8 @@ class Space:
     """GB of a device; a run that takes more by lmray.accounting is refused."""
     refuse: Callable[[Run], str] = nothing_refused
     """Why a run is not to be tried; empty if it may be."""
+    losers: Keep = "best"
+    """What trials that were stopped or diverged keep of their checkpoints."""
     refused: tuple[Refusal, ...] = ()
     """What has been refused before, as sweep.json has it."""
     added: tuple[Combination, ...] = ()
@@ -70,14 +82,14 @@ class Space:
         axis.check(self.name, self.axes, self.base)
         if not self.seeds:
             raise UsageError(f"space {self.name} has no seeds; set SEEDS = [0] or more of them")
+        if self.losers not in get_args(Keep):
+            raise UsageError(
+                f"space {self.name}: LOSERS={self.losers!r} is none of {', '.join(get_args(Keep))}"
+            )
         repeated = [seed for seed in self.seeds if self.seeds.count(seed) > 1]
         if repeated:
             raise UsageError(f"space {self.name} has seed {repeated[0]} twice; list it once")
-        if isinstance(self.search, Tpe) and self.refuse is not nothing_refused:
-            raise UsageError(
-                f"space {self.name} has refuse() and Tpe, whose combinations are not known before; "
-                f"search by Sobol, or drop refuse()"
-            )
+        self._check_search()
         combinations = self.combinations()
         if not combinations:
             raise UsageError(
@@ -90,6 +102,21 @@ class Space:
             raise UsageError(
                 f"space {self.name}: no combination has the BASELINE {dict(self.baseline)}; name "
                 f"values that are tried"
+            )
+
+    def _check_search(self) -> None:
+        search = self.search
+        if isinstance(search, Sequential) and self.refuse is not nothing_refused:
+            raise UsageError(
+                f"space {self.name} has refuse() and {type(search).__name__}, whose combinations "
+                f"are not known before; search by Sobol, or drop refuse()"
+            )
+        if isinstance(search, Along):
+            search.check(self.axes)
+        if isinstance(search, Bisect) and self.asha.mode != "none":
+            raise UsageError(
+                f"space {self.name} asks by Bisect which runs reach their end, and stops some "
+                f"early; set ASHA = TO_THE_END"
             )
 
     def is_baseline(self, combination: Mapping[str, Any]) -> bool:
@@ -129,7 +156,9 @@ class Space:
         refused = {axis.identity(each.combination) for each in self.refusals()}
         design = self.search.design(self.axes)
         allowed = [each for each in design if axis.identity(each) not in refused]
-        return [*allowed, *self.added]
+        # As JSON has them, they are in the order of the alphabet.
+        added = [{key: each[key] for key in self.axes if key in each} for each in self.added]
+        return [*allowed, *added]
 
     def runs(self) -> list[tuple[dict[str, Any], Run]]:
         """Every combination with every seed: its changes and its Run, in the order of their start.
@@ -139,7 +168,7 @@ class Space:
         """
         combinations = self.combinations()
         changes = [{**each, "seed": seed} for each in combinations for seed in self.seeds]
-        if isinstance(self.search, Grid):
+        if isinstance(self.search, Grid | Along):
             design = changes[: len(changes) - len(self.added) * len(self.seeds)]
             random.Random(0).shuffle(design)
             changes[: len(design)] = design
@@ -158,19 +187,38 @@ class Space:
 
     def next(self, data_digest: str, events: Sequence[Event]) -> Combination | None:
         """What a sequential search tries next, given a ledger; None if it has ended."""
-        if not isinstance(self.search, Tpe):
+        if not isinstance(self.search, Sequential):
             return None
-        groups: dict[str, tuple[Combination, list[str]]] = {}
-        for trial in self.asked(data_digest):
-            combination = trial.combination
-            groups.setdefault(axis.identity(combination), (combination, []))[1].append(trial.id)
-        seen = outcomes(list(groups.values()), events)
+        seen = self.outcomes(data_digest, events)
         while (found := self.search.next(self.axes, seen)) is not None:
-            run = self.run_of(found)
-            if not (self._reason(found) or self.asha.refusal(run, self.base.budget.tokens)):
+            if self._may_be_added(found):
                 return found
-            seen.append(Outcome(found, "diverged"))
+            seen.append(Outcome(found, "failed"))
         return None
+
+    def _may_be_added(self, combination: Combination) -> bool:
+        try:
+            run = self.run_of(combination)
+        except UsageError:  # between two whole numbers, say, or beyond what the key takes
+            return False
+        budget = self.base.budget.tokens
+        return not (self._reason(combination) or self.asha.refusal(run, budget))
+
+    def outcomes(self, data_digest: str, events: Sequence[Event]) -> list[Outcome]:
+        """How each combination stands, given a ledger."""
+        groups: dict[str, dict[int, Trial]] = {}
+        for trial in self.asked(data_digest):
+            own = groups.setdefault(axis.identity(trial.combination), {})
+            own[trial.changes["seed"]] = trial
+        told = [[own[seed] for seed in self.seeds] for own in groups.values()]
+        return outcomes([(own[0].combination, [t.id for t in own]) for own in told], events)
+
+    def most_combinations(self) -> int:
+        """Combinations that may be tried, those of a search's later choice among them."""
+        known = len(self.combinations())
+        if isinstance(self.search, Sequential):
+            return max(known, self.search.most(self.axes) - len(self.refusals()))
+        return known
 
     def facts(self) -> dict[str, Any]:
         """The space as plain values, for sweep.json; what was added is not among them."""
@@ -184,6 +232,7 @@ class Space:
             "search": {"kind": type(self.search).__name__, **asdict(self.search)},
             "baseline": dict(self.baseline),
             "memory_gb": "unlimited" if math.isinf(self.memory_gb) else self.memory_gb,
+            "losers": self.losers,
             "refused": [asdict(each) for each in self.refusals()],
         }
 
@@ -203,6 +252,7 @@ class Space:
             search=KINDS[search.pop("kind")](**search),
             baseline=facts.get("baseline", {}),
             memory_gb=math.inf if memory == "unlimited" else memory,
+            losers=facts.get("losers", "all"),
             refused=tuple(Refusal(**each) for each in facts.get("refused", ())),
             added=tuple(added),
         )

@@ -7,9 +7,12 @@
 
 and, if it likes,
 
-    SEARCH     Grid() (the default: every combination), Random(n), Sobol(n) or Tpe(n)
+    SEARCH     Grid() (the default: every combination), Random(n), Sobol(n), Tpe(n), or along one
+               axis Bracket(key) for its optimum and Bisect(key) for its largest stable value
     BASELINE   values of axes, {"variant": "baseline"}; the others are compared with these
     MEMORY_GB  of a device; combinations that take more are refused
+    LOSERS     what trials that are stopped or diverge keep of their checkpoints: "best" (the
+               default: the weights of the best one), "nothing", or "all"
     refuse     a function that says why a Run is not to be tried, or "" if it is
 """
 
@@ -75,6 +78,7 @@ def _space(name: str, names: dict[str, Any]) -> Space:
         search=names.get("SEARCH", Grid()),
         baseline=names.get("BASELINE", {}),
         memory_gb=names.get("MEMORY_GB", math.inf),
+        losers=names.get("LOSERS", "best"),
         refuse=names.get("refuse", nothing_refused),
     )
 

@@ -13,7 +13,14 @@ from typing import Any, Literal
 from lmray.config import Run
 from lmray.errors import PreflightError, UsageError
 from lmray.refusal import unknown_key
-from lmray.storage import append_line, canonical_json, read_json, read_lines, write_json
+from lmray.storage import (
+    append_line,
+    canonical_json,
+    one_at_a_time,
+    read_json,
+    read_lines,
+    write_json,
+)
 from lmray.sweeps.axes import Combination, Variants
 from lmray.sweeps.decisions.asha import Asha
 from lmray.sweeps.ledger import CLOSED, read_events, standing
@@ -76,9 +83,20 @@ def additions(directory: Path) -> tuple[Combination, ...]:
     return tuple(line["combination"] for line in read_lines(directory / "added.jsonl"))
 
 
-def add(directory: Path, combination: Combination, *, by: Literal["search", "user"]) -> None:
-    """Adds a combination to what a sweep tries, with every seed, for good."""
-    append_line(directory / "added.jsonl", {"combination": combination, "by": by})
+def add(
+    directory: Path, combination: Combination, *, by: Literal["search", "user"], after: int
+) -> bool:
+    """Adds a combination to what a sweep tries, with every seed, for good, behind `after` others.
+
+    False if there are others by now, of another process: then nothing is added, for what was chosen
+    without knowing them may be among them.
+    """
+    path = directory / "added.jsonl"
+    with one_at_a_time(path):
+        if len(additions(directory)) != after:
+            return False
+        append_line(path, {"combination": combination, "by": by})
+        return True
 
 
 def addition(space: Space, values: Mapping[str, Any]) -> Combination:

@@ -45,4 +45,5 @@ class Turns:
             found = self._space.next(self._digest, read_events(self._directory / "ledger.jsonl"))
             if found is None:
                 return
-            add(self._directory, found, by="search")
+            # If a user was faster, the search is asked again.
+            add(self._directory, found, by="search", after=len(self._space.added))

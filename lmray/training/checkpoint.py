@@ -20,7 +20,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lmray.errors import CorruptionError, LmrayError, PreflightError, UsageError
@@ -30,8 +30,9 @@ from lmray.training.snapshot import START, Best, Position, Snapshot, set_random_
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2
-"""Raised whenever an older reader would misread the files; format 1 knew no best checkpoint."""
+FORMAT = 3
+"""Raised whenever an older reader would misread the files; format 1 knew no best checkpoint, 2 none
+of weights alone."""
 
 _MODEL, _OPTIMIZER, _STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 
@@ -61,7 +62,7 @@ def write(directory: Path, snapshot: Snapshot) -> Path:
         }
         write_json(aside / _STATE, {**state, "digest": _digest(state)})
     for path in newest_first(directory):
-        if _step(path) > step:
+        if step_of(path) > step:
             shutil.rmtree(path)
     return _place(directory, step)
 
@@ -104,18 +105,48 @@ def _sync_file(path: Path) -> None:
 def newest_first(directory: Path) -> list[Path]:
     """The checkpoints beneath `directory`, whole or damaged, the latest step first."""
     found = (path for path in directory.glob("step-*") if path.name[len("step-") :].isdigit())
-    return sorted(found, key=_step, reverse=True)
+    return sorted(found, key=step_of, reverse=True)
 
 
-def _step(path: Path) -> int:
+def newest_step(directory: Path) -> int:
+    """The step of the newest checkpoint, whole or damaged; 0 without any."""
+    return max(map(step_of, newest_first(directory)), default=0)
+
+
+def step_of(path: Path) -> int:
+    """The optimizer steps that a checkpoint's weights have seen, by its name."""
     return int(path.name.removeprefix("step-"))
 
 
 def prune(directory: Path, keep: int, spare: Collection[int] = ()) -> None:
     """Removes all but the `keep` newest checkpoints and those of the steps in `spare`."""
     for path in newest_first(directory)[keep:]:
-        if _step(path) not in spare:
+        if step_of(path) not in spare:
             shutil.rmtree(path)
+
+
+def keep_weights(path: Path) -> None:
+    """Reduces a checkpoint to its weights, which serve readers; no run goes on from them.
+
+    Whenever it is cut off, the checkpoint is what it was or is reduced; the same call goes on.
+
+    Raises CorruptionError if the weights are damaged; then nothing has been touched.
+    """
+    state = _state(path)
+    weights = {_MODEL: state["sha256"][_MODEL]}
+    _verify(path, weights)
+    alone = {**state, "format": FORMAT, "optimizer": None, "sha256": weights}
+    if alone != state:
+        write_json(path / _STATE, {**alone, "digest": _digest(alone)})
+    (path / _OPTIMIZER).unlink(missing_ok=True)
+
+
+def goes_on(path: Path) -> bool:
+    """Whether a run can go on from a checkpoint, if that is whole."""
+    try:
+        return _state(path)["optimizer"] is not None
+    except CorruptionError:
+        return False
 
 
 def select(directory: Path, which: str) -> list[Path]:
@@ -132,7 +163,7 @@ def select(directory: Path, which: str) -> list[Path]:
         )
     if which == "latest":
         return found
-    there = ", ".join(str(_step(path)) for path in found)
+    there = ", ".join(str(step_of(path)) for path in found)
     if which == "best":
         best = _best(found)
         if best is None:
@@ -181,11 +212,14 @@ def read(
 ) -> Position:
     """Restores model, optimizer and random generators in place from one checkpoint.
 
-    Raises CorruptionError if a file is missing, truncated or altered, and PreflightError if it was
-    written under another identity, naming what differs; then nothing has been touched.
+    Raises CorruptionError if a file is missing, truncated or altered, or there are weights alone,
+    and PreflightError if it was written under another identity, naming what differs; then nothing
+    has been touched.
     """
     state = _verified_state(path)
     _require_same(path, state["identity"], identity)
+    if state["optimizer"] is None:
+        raise CorruptionError(f"{path} keeps weights alone, so that no run can go on from it")
     model.load_state_dict(load_file(path / _MODEL))
     load_optimizer_state(model, optimizer, load_file(path / _OPTIMIZER), state["optimizer"])
     set_random_state(state["random"])
@@ -197,6 +231,12 @@ def load_weights(path: Path, model: nn.Module) -> Position:
     state = _verified_state(path)
     model.load_state_dict(load_file(path / _MODEL))
     return _position(state)
+
+
+def optimizer_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `optimizer_state` returned when a checkpoint was written; errors as `load_weights`."""
+    state = _verified_state(path)
+    return load_file(path / _OPTIMIZER), state["optimizer"]
 
 
 def _position(state: Mapping[str, Any]) -> Position:
@@ -225,7 +265,12 @@ def _state(path: Path) -> dict[str, Any]:
 def _verified_state(path: Path) -> dict[str, Any]:
     """The state, once the files it vouches for are found to be whole."""
     state = _state(path)
-    for name, expected in state["sha256"].items():
+    _verify(path, state["sha256"])
+    return state
+
+
+def _verify(path: Path, digests: Mapping[str, str]) -> None:
+    for name, expected in digests.items():
         try:
             found = sha256_file(path / name)
         except OSError as error:
@@ -235,7 +280,6 @@ def _verified_state(path: Path) -> dict[str, Any]:
                 f"{path / name} is truncated or altered (sha256 {found[:12]}, recorded "
                 f"{expected[:12]}); delete {path}"
             )
-    return state
 
 
 def _digest(state: Any) -> str:

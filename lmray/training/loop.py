@@ -20,8 +20,13 @@ from lmray.machine import freed_memory_kept
 from lmray.model import TransformerLM
 from lmray.training.budget import Meter
 from lmray.training.clock import Clock
-from lmray.training.device import device_name, resolve_threads, set_determinism
-from lmray.training.measured import Window, peak_memory_bytes
+from lmray.training.device import (
+    device_name,
+    resolve_device,
+    resolve_threads,
+    set_determinism,
+)
+from lmray.training.measured import Window, forget_peak_memory, peak_memory_bytes
 from lmray.training.precision import product_dtype
 from lmray.training.saving import Saver
 from lmray.training.schedules import learning_rate
@@ -101,6 +106,7 @@ def _train(
     begun = time.perf_counter()
     set_determinism(run.execution.deterministic)
     torch.set_num_threads(resolve_threads(run))
+    peak_of = forget_peak_memory(resolve_device(run.execution.device))
     worker, meter = Worker(run, splits), Meter(run)
     start = saver.restore(worker.model, worker.optimizer)
     device = device_name(worker.device)
@@ -109,8 +115,9 @@ def _train(
     batches = run.batches
     step = start.step
     parameters = sum(parameter.numel() for parameter in worker.model.parameters())
-    facts = {"parameters": parameters, "compile_s": worker.compile_seconds}
-    report({"kind": "start", "step": step, **facts, "device": device, "workers": worker.world})
+    facts = {"parameters": parameters, "compile_s": worker.compile_seconds, "device": device}
+    begins = {"kind": "start", "step": step, "workers": worker.world, "peak_memory_of": peak_of}
+    report({**begins, **facts})
 
     def elapsed() -> float:
         return worker.shared(clock.seconds()) if meter.timed else 0.0

@@ -1,16 +1,15 @@
 """What steps measured: kept on the device until it is asked for, so that nothing waits for it."""
 
 import math
-import resource
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from lmray import machine
 from lmray.config import Run
 
 DIVERGED_AT = 2.0
@@ -73,12 +72,22 @@ def relative_change(before: Iterable[Tensor], after: Iterable[Tensor]) -> Float[
     return moved / size
 
 
+def forget_peak_memory(device: torch.device) -> Literal["run", "process"]:
+    """Lets the peak begin anew with a run; says whose it is from now on.
+
+    Where the system cannot, it is the process's, and an earlier run's in it may be counted.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return "run"
+    return "run" if machine.forget_peak_memory() else "process"
+
+
 def peak_memory_bytes(device: torch.device) -> int:
     """The most memory so far: what torch had of a GPU's, or the process of the machine's."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return machine.peak_memory()
 
 
 class Window:

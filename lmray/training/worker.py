@@ -24,6 +24,7 @@ from lmray.training.measured import Taken, finite, measure, relative_change
 from lmray.training.optimizers import make_optimizer
 from lmray.training.precision import autocast, prepare
 from lmray.training.saving import Saver
+from lmray.training.sharing import SHARES, Loss, SharedBackward, backward
 
 _LOOKED_AT = 4
 """Sequences whose attention logits are recorded."""
@@ -61,6 +62,10 @@ class Worker:
         self.micro_batch = self._fitting(self._shapes[0][0])
         """Sequences computed at once in the last step."""
         self._forward, self.compile_seconds = self._compiled()
+        self._backward: Callable[[Loss, slice], Tensor] = backward
+        threads = torch.get_num_threads()
+        if self.device.type == "cpu" and threads >= SHARES and run.execution.compile == "off":
+            self._backward = SharedBackward(list(self.model.parameters()), threads)
 
     def _fitting(self, sequences: int) -> int:
         return int(min(sequences, self._room))
@@ -132,13 +137,15 @@ class Worker:
     ) -> Float[Tensor, ""]:
         """Leaves the gradient of the mean loss over this worker's sequences; returns that loss."""
         self.optimizer.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=self.device)
-        for rows in parts(len(inputs), micro_batch):
+
+        def loss(rows: slice) -> Tensor:
             weight = (rows.stop - rows.start) / len(inputs)
             with autocast(self.run.optim.precision, self.device):
-                loss = mean_cross_entropy(self._forward(inputs[rows]), targets[rows]) * weight
-            loss.backward()
-            total += loss.detach()
+                return mean_cross_entropy(self._forward(inputs[rows]), targets[rows]) * weight
+
+        total = torch.zeros((), device=self.device)
+        for rows in parts(len(inputs), micro_batch):
+            total += self._backward(loss, rows)
         return total
 
     def _average(self, loss: Tensor) -> Tensor:

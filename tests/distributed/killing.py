@@ -103,7 +103,8 @@ def undisturbed(space: Space, root: Path) -> list[tuple[str, str, Any]]:
     path = root / "undisturbed.jsonl"
     trials = space.trials(open_splits(space.base.data.tokens).digest)
     budget = space.base.budget.tokens
-    referee = Referee(space.asha, budget, Ledger(path), trials, places=1)
+    seeds = len(space.seeds)
+    referee = Referee(space.asha, budget, Ledger(path), trials, places=1, seeds=seeds)
     while not referee.finished:
         trial = referee.jobs.popleft()
         run = RunDirectory(root / "runs" / trial)

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,11 +66,26 @@ class LocalCluster:
         """What a verb of the script prints."""
         return self._run("bash", ROOT / "scripts" / "local_cluster.sh", *arguments, code=code)
 
-    def lmray(self, *arguments: object, code: int = 0, cwd: Path = ROOT) -> str:
+    def lmray(
+        self, *arguments: object, code: int = 0, cwd: Path = ROOT, seconds: float = 280
+    ) -> str:
         """What lmray prints, on either stream."""
-        return self._run(sys.executable, "-m", "lmray", *arguments, code=code, cwd=cwd)
+        command = [sys.executable, "-m", "lmray", *arguments]
+        return self._run(*command, code=code, cwd=cwd, seconds=seconds)
 
-    def _run(self, *command: object, code: int, cwd: Path = ROOT) -> str:
+    def start(self, *arguments: object, log: Path) -> "subprocess.Popen[bytes]":
+        """lmray beside this process; what it prints goes to `log`."""
+        with log.open("ab") as file:
+            return subprocess.Popen(
+                [sys.executable, "-m", "lmray", *map(str, arguments)],
+                cwd=ROOT,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+            )
+
+    def _run(self, *command: object, code: int, cwd: Path = ROOT, seconds: float = 280) -> str:
         done = subprocess.run(
             list(map(str, command)),
             cwd=cwd,
@@ -78,8 +94,14 @@ class LocalCluster:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=280,
+            timeout=seconds,
             check=False,
         )
         assert done.returncode == code, done.stdout
         return done.stdout
+
+
+def await_status(cluster: LocalCluster, wanted: str) -> None:
+    """Waits for a line of `lmray cluster status`; the test's time limit ends it."""
+    while wanted not in cluster.lmray("cluster", "status", cluster.yaml):
+        time.sleep(3)

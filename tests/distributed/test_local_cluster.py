@@ -1,13 +1,12 @@
 """scripts/local_cluster.sh and `lmray submit` on a cluster that `ray up` made of three hosts."""
 
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.distributed.local_cluster import ROOT, LocalCluster, missing
+from tests.distributed.local_cluster import ROOT, LocalCluster, await_status, missing
 from tests.small import write_dataset
 
 WITHOUT = missing()
@@ -94,12 +93,6 @@ def test_a_host_that_was_killed_joins_again_once_it_is_started(cluster: LocalClu
     cluster.script("start", 3)
     await_status(cluster, "10.78.0.13  worker  alive")
     assert "host 3 10.78.0.13 up, Ray runs" in cluster.script("status")
-
-
-def await_status(cluster: LocalCluster, wanted: str) -> None:
-    """Waits for a line of `lmray cluster status`; the test's time limit ends it."""
-    while wanted not in cluster.lmray("cluster", "status", cluster.yaml):
-        time.sleep(3)
 
 
 def test_lmray_of_the_package_is_what_runs(cluster: LocalCluster):

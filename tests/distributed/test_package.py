@@ -9,6 +9,7 @@ import pytest
 from lmray.distributed import package
 from lmray.distributed.package import check_arguments, find_package, looks_secret
 from lmray.errors import PreflightError
+from lmray.runs.revision import REVISION_FILE, git_revision
 
 
 def git(directory: Path, *arguments: str) -> None:
@@ -36,9 +37,31 @@ def test_only_tracked_files_are_packed_as_they_are_on_disk(project: Path, tmp_pa
     assert found.untracked == ("untracked.txt",)
     found.write(tmp_path / "p.zip")
     with zipfile.ZipFile(tmp_path / "p.zip") as archive:
-        assert sorted(archive.namelist()) == ["run.sh", "spaces/rate.py"]
+        assert sorted(archive.namelist()) == [REVISION_FILE, "run.sh", "spaces/rate.py"]
         assert archive.read("spaces/rate.py") == b"SEEDS = [0, 1]\n"
         assert archive.getinfo("run.sh").external_attr >> 16 == 0o755
+
+
+def test_the_files_know_the_commit_they_were_sent_from_and_whether_they_are_still_its(
+    project: Path, tmp_path: Path
+):
+    def arrived(name: str) -> str:
+        find_package(project).write(tmp_path / f"{name}.zip")
+        with zipfile.ZipFile(tmp_path / f"{name}.zip") as archive:
+            archive.extractall(tmp_path / name)
+        return git_revision(tmp_path / name)
+
+    assert arrived("before") == "none"
+    who = ["-c", "user.name=n", "-c", "user.email=e@example.com"]
+    git(project, *who, "commit", "-q", "-m", "first")
+    commit = arrived("after")
+    assert commit == git_revision(project)
+    assert len(commit) == 12
+    (project / "untracked.txt").write_text("not sent, so not a change")
+    assert arrived("untracked") == commit
+    (project / "run.sh").write_text("echo ho\n")
+    assert arrived("changed") == f"{commit}-dirty"
+    assert git_revision(tmp_path) == "none", "neither a checkout nor sent"
 
 
 def test_the_same_files_give_the_same_zip(project: Path, tmp_path: Path):

@@ -28,7 +28,7 @@ def test_a_search_learns_from_the_ledger_and_takes_up_what_a_user_adds(
     search = Tpe(5, first=2)
     space = Space("s", "", small_run(small_dataset), axes, (0,), TO_THE_END, search)
     claim(directory, space, splits.digest)
-    add(directory, addition(space, {"optim.lr": 0.02}), by="user")
+    add(directory, addition(space, {"optim.lr": 0.02}), by="user", after=0)
     asked, _ = read_space(directory)
     stands = run_sweep(asked, splits, directory, runs)
     assert set(stands.values()) == {"done"}

@@ -44,6 +44,7 @@ def test_a_price_is_what_its_runs_add_up_to():
     per_token = training_flops(BASE.model, 256) / 256
     assert found.flops == pytest.approx(6 * per_token * 2_560_000)
     assert found.disk_bytes == 6 * 12 * num_parameters(BASE.model) * 3
+    assert found.loser_bytes == 4 * num_parameters(BASE.model)
     assert found.memory_bytes == training_memory(BASE.model).total(100)
 
 

@@ -171,11 +171,11 @@ def test_trials_come_in_turn_and_what_is_added_comes_too_until_a_stop(tmp_path: 
     taken = iter(turns)
     first = [next(taken), next(taken)]
     assert first == question.trials("d")
-    add(tmp_path, addition(question, {"optim.lr": 0.5}), by="user")
+    add(tmp_path, addition(question, {"optim.lr": 0.5}), by="user", after=0)
     assert next(taken).changes == {"optim.lr": 0.5, "seed": 0}
     assert next(taken, None) is None
     assert len(list(turns)) == 3, "they can be looked through again"
-    add(tmp_path, addition(question, {"optim.lr": 0.25}), by="user")
+    add(tmp_path, addition(question, {"optim.lr": 0.25}), by="user", after=1)
     assert len(list(turns)) == 4
     found, _ = read_space(tmp_path)
     assert found.trials("d") == turns.trials()

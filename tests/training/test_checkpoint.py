@@ -251,10 +251,10 @@ def test_refuses_a_checkpoint_of_another_config_naming_what_differs(tmp_path):
 
 def test_refuses_a_format_it_does_not_know(tmp_path, monkeypatch):
     model, optimizer = trained()
-    monkeypatch.setattr(checkpoint, "FORMAT", 3)
+    monkeypatch.setattr(checkpoint, "FORMAT", 4)
     path = write(tmp_path, model, optimizer)
     monkeypatch.undo()
-    with pytest.raises(PreflightError, match="has format 3 and this lmray reads up to 2"):
+    with pytest.raises(PreflightError, match="has format 4 and this lmray reads up to 3"):
         checkpoint.read(path, model, optimizer, identity=IDENTITY)
 
 

@@ -69,7 +69,8 @@ def test_interrupted_and_continued_equals_uninterrupted_bit_for_bit(
         assert (first.status, first.step) == ("preempted", stop_after)
         second, after = run_loop(run, small_dataset, folder)
         assert after[0] == {"kind": "start", "step": stop_after} | {
-            key: after[0][key] for key in ("parameters", "compile_s", "device", "workers")
+            key: after[0][key]
+            for key in ("parameters", "compile_s", "device", "workers", "peak_memory_of")
         }
         assert second.status == "done"
         assert losses(before) + losses(after) == losses(straight)

@@ -123,3 +123,17 @@ def test_gradient_descent_on_a_quadratic_is_stable_below_the_limit_only():
         for _ in range(2000):
             weights = weights - lr * (matrix @ weights)
         assert (weights.norm() < 1) == stable
+
+
+def test_adam_with_fixed_moments_is_stable_below_its_limit_only():
+    matrix = symmetric([5, 1, 0.5, 0.2], seed=6)
+    diagonal = torch.tensor([0.1, 2.0, 30.0, 0.7]).double()
+    largest = torch.linalg.eigvals(torch.diag(1 / diagonal) @ matrix).real.max().item()
+    beta1 = 0.9
+    for share, stable in ((0.98, True), (1.02, False)):
+        lr = share * stability_limit(1.0, beta1) / largest
+        weights, mean = torch.ones(4).double(), torch.zeros(4).double()
+        for _ in range(3000):
+            mean = beta1 * mean + (1 - beta1) * (matrix @ weights)
+            weights = weights - lr * mean / diagonal
+        assert (weights.norm() < 1) == stable

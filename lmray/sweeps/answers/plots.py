@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
+from lmray.sweeps.answers.bracket import Level
+from lmray.sweeps.answers.optimum import Optimum
 from lmray.sweeps.answers.tables import Row, Sweep
 from lmray.sweeps.axes import spoken
 
@@ -104,17 +106,19 @@ def _limit(axes: Axes, sweep: Sweep) -> None:
     axes.set_ylim(bottom, min(top, ceiling))
 
 
-def against(sweep: Sweep, key: str, path: Path) -> None:
+def against(sweep: Sweep, key: str, path: Path, fits: Sequence[tuple[Level, Optimum]] = ()) -> None:
     """Loss against the values of one numeric axis, logarithmic where they span a factor of ten.
 
     One line for each rung and one for the end, so that a line compares at equal tokens; it goes
     through the means over seeds, those of the best of what else varies. A cross at the top edge is
-    a diverged trial.
+    a diverged trial. `fits` are drawn as parabolas with a bar for the optimum's interval.
     """
     with figure(path, (6.4, 4.4)) as axes:
         axes.margins(y=0.12)  # room for the note below the best point
         lines = [(f"at {r:,} tokens, prefix", _at_rung(sweep, key, r)) for r in _rungs(sweep)]
         lines.append(("at the end, whole split", _at_end(sweep, key)))
+        fitted = {level.tokens: fit for level, fit in fits}
+        places = [*_rungs(sweep), sweep.space.base.budget.tokens]
         shades = matplotlib.colormaps["Blues"]
         for number, (label, points) in enumerate(lines, start=1):
             if points:
@@ -123,6 +127,8 @@ def against(sweep: Sweep, key: str, path: Path) -> None:
                 values, _, losses = zip(*points, strict=True)
                 axes.plot(values, losses, "o", color=colour, markersize=5)
                 axes.plot(list(lowest), list(lowest.values()), color=colour, label=label)
+                if places[number - 1] in fitted:
+                    draw_optimum(axes, fitted[places[number - 1]], colour)
         diverged = [row.trial.value(key) for row in sweep.rows if row.status == "diverged"]
         if diverged:
             top = axes.get_xaxis_transform()
@@ -148,6 +154,20 @@ def against(sweep: Sweep, key: str, path: Path) -> None:
         axes.set_title(f"{sweep.space.name}: loss against {key}")
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=8, frameon=False)
+
+
+def draw_optimum(axes: Axes, fit: Optimum, colour: Any) -> None:
+    """A fitted parabola, dashed, and at its lowest point a bar as long as the 95 % interval."""
+    if math.isnan(fit.value):
+        return
+    steps = [i / 40 for i in range(41)]
+    low, high = fit.values[0], fit.values[-1]
+    across = [low * (high / low) ** step for step in steps]
+    axes.plot(across, [fit.loss_at(v) for v in across], "--", color=colour, linewidth=1)
+    axes.plot([fit.value], [fit.loss], "|", color=colour, markersize=12)
+    if not math.isnan(fit.low):
+        ends = [fit.low, fit.high]
+        axes.plot(ends, [fit.loss] * 2, color=colour, linewidth=8, alpha=0.4)
 
 
 def _rungs(sweep: Sweep) -> tuple[int, ...]:

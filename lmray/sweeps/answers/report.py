@@ -13,7 +13,15 @@ import jinja2
 from lmray.accounting import num_parameters
 from lmray.runs.run_directory import RunDirectory
 from lmray.storage import write_bytes
-from lmray.sweeps.answers import plots, plots_compare
+from lmray.sweeps.answers import (
+    batches,
+    bracket,
+    edges,
+    plots,
+    plots_compare,
+    plots_lines,
+    plots_sharpness,
+)
 from lmray.sweeps.answers.comparison import Table, costs, over_seeds, signed, switches
 from lmray.sweeps.answers.tables import (
     Summary,
@@ -51,9 +59,15 @@ def _draw(sweep: Sweep, runs: Path, folder: Path) -> list[Path]:
     drawings: list[tuple[str, Callable[[Path], None]]] = []
     if sweep.space.baseline:
         drawings.append(("differences", lambda path: plots_compare.differences(sweep, path)))
+    along = bracket.traced(sweep, read_events(sweep.directory / "ledger.jsonl"))
     for key in plots.numeric_axes(sweep):
         name = f"loss-against-{key.rpartition('.')[2]}"
-        drawings.append((name, lambda path, key=key: plots.against(sweep, key, path)))
+        own = along[0].fits if len(along) == 1 and key == bracket.searched(sweep) else []
+        drawings.append((name, lambda path, key=key, o=own: plots.against(sweep, key, path, o)))
+    if len(along) > 1:
+        drawings.append(("lines", lambda path: plots_lines.along(sweep, along, path)))
+    if sharp := plots_sharpness.measured(sweep, runs):
+        drawings.append(("sharpness", lambda path: plots_sharpness.sharpness(sweep, sharp, path)))
     if len(sweep.space.seeds) > 1:
         drawings.append(("seeds", lambda path: plots_compare.seeds(sweep, path)))
     if "data.batch_size" in sweep.space.axes:
@@ -71,15 +85,24 @@ def _facts(sweep: Sweep, runs: Path) -> dict[str, Any]:
     asked = read_price(sweep.directory)
     rungs = space.asha.rungs(space.base.budget.tokens)
     events = read_events(sweep.directory / "ledger.jsonl")
+    sizes = batches.batch_sizes(sweep, runs) if batches.KEY in space.axes else []
+    along = bracket.traced(sweep, events)
     return {
         "sweep": sweep,
         "space": space,
         "model": space.base.model,
         "answer": answer(sweep),
+        "brackets": bracket.brackets(sweep, along),
+        "optima": bracket.optima(along),
+        "optima_note": bracket.NOTE,
+        "edges": edges.edges(sweep, along),
+        "edges_note": edges.NOTE,
         "trials": (columns(space), [readable(row, sweep.best) for row in sweep.rows]),
         "over_seeds": over_seeds(sweep) if compared else ([], []),
         "switches": switches(sweep) if space.baseline else ([], []),
         "costs": costs(sweep, runs),
+        "batches": batches.table(sizes, sweep),
+        "critical_batch": batches.lines(sizes),
         "refused": [(spoken(each.combination), each.reason) for each in space.refusals()],
         "price": against_taken(asked, taken(sweep, runs)) if asked else ([], []),
         "rungs": ", ".join(f"{rung:,}" for rung in rungs),
@@ -131,6 +154,8 @@ def answer(sweep: Sweep) -> str:
             text += f" {key} is at the edge of the values tried, so try further out."
         elif len(values) > 2:
             text += f" {key} is in the interior of the values tried."
+    along = bracket.traced(sweep, read_events(sweep.directory / "ledger.jsonl"))
+    text += edges.edge_sentence(sweep, along) + bracket.fitted_sentence(sweep, along)
     return text + _certainty(sweep, groups, best)
 
 

@@ -3,7 +3,7 @@
 from collections import Counter, deque
 from typing import Any
 
-from lmray.sweeps.decisions.halving import MAX_FAILURES
+from lmray.sweeps.decisions.halving import MAX_FAILURES, MAX_LOSSES
 from lmray.sweeps.ledger import Ledger
 
 
@@ -36,10 +36,12 @@ class Auditor:
         del self._open[trial]
         self._ledger.append("audited", trial, status=status, **facts)
 
-    def failed(self, trial: str, error: str, *, trace: str, lost: bool = False) -> None:
+    def failed(
+        self, trial: str, error: str, *, trace: str, lost: bool = False, saved: int = 0
+    ) -> None:
         """Starts it again, or says that it failed."""
         self._failures[trial] += 1
-        if self._failures[trial] <= MAX_FAILURES:
+        if self._failures[trial] <= (MAX_LOSSES if lost else MAX_FAILURES):
             self.jobs.append(trial)
         else:
             self.broken = (

@@ -10,13 +10,15 @@ from collections.abc import Mapping
 from typing import Literal
 
 from lmray.sweeps.decisions.asha import Asha
+from lmray.sweeps.decisions.combinations import Combinations
 from lmray.sweeps.ledger import Event
 
 MAX_FAILURES = 1
 """Times a trial that failed is started again, from its newest checkpoint, before its next rung."""
 
 MAX_LOSSES = 5
-"""The same for one whose process or node was lost, which is seldom its own doing."""
+"""The same for one whose process or node was lost, which is seldom its own doing; if it has got
+further in between, the losses before do not count."""
 
 Verdict = Literal["rung", "paused", "stopped", "diverged"]
 
@@ -28,9 +30,14 @@ class Halving:
     the order in which they came; one that is not finite ranks last, and its trial has diverged. Of
     fewer than eta losses, or than asha.min_results, there is no telling: a trial then goes on
     (mode stop) or waits (mode promote).
+
+    Where combinations have several seeds, mode promote ranks their means: a combination has a loss
+    at a rung once all its seeds are there, and when one of them passes all may. Mode stop, in which
+    waiting would hold a place, compares each trial with those of its own seed.
     """
 
-    def __init__(self, asha: Asha, budget_tokens: int) -> None:
+    def __init__(self, asha: Asha, budget_tokens: int, *, seeds: int = 1) -> None:
+        """`seeds` is how many trials each combination has."""
         self.levels = asha.rungs(budget_tokens)
         self.in_flight: dict[str, None] = {}
         """Trials that hold a place, in the order in which they were given it."""
@@ -40,8 +47,11 @@ class Halving:
         """Trials that have failed too often."""
         self.begun: set[str] = set()
         self._asha = asha
+        self._combinations = Combinations(seeds)
         self._losses: dict[int, dict[str, float]] = {level: {} for level in self.levels}
+        self._passed: dict[int, dict[str, None]] = {level: {} for level in self.levels}
         self._failures: Counter[tuple[str, bool]] = Counter()
+        self._saved: dict[str, int] = {}
         self._done = False
 
     def apply(self, event: Event) -> None:
@@ -49,6 +59,9 @@ class Halving:
         trial, level = event.trial, event.facts.get("rung")
         if event.kind == "audited":
             return
+        passed = event.facts.get("past") if event.kind == "promoted" else level
+        if event.kind in ("promoted", "rung") and passed in self._passed:
+            self._passed[passed][self._combinations.of(trial)] = None
         if level in self._losses and trial not in self._losses[level]:
             loss = event.facts.get("loss")
             known = event.kind != "diverged" and loss is not None
@@ -62,7 +75,10 @@ class Halving:
             self._clear(trial)
             self.paused[trial] = event
         elif event.kind == "failed":
-            lost = event.facts.get("lost", False)
+            lost, saved = event.facts.get("lost", False), event.facts.get("saved", 0)
+            if saved > self._saved.get(trial, 0):
+                self._saved[trial] = saved
+                self._failures[trial, True] = 0
             self._failures[trial, lost] += 1
             if self._failures[trial, lost] > (MAX_LOSSES if lost else MAX_FAILURES):
                 self.given_up[trial] = None
@@ -71,11 +87,13 @@ class Halving:
         elif event.kind == "retried":
             self._forget(trial)
         self._done |= event.kind == "done"
+        self._combinations.apply(event, given_up=trial in self.given_up)
         if event.kind in ("paused", "stopped", "diverged", "done") or trial in self.given_up:
             self.in_flight.pop(trial, None)
 
     def _forget(self, trial: str) -> None:
         self._clear(trial)
+        self._saved.pop(trial, None)
         self.begun.discard(trial)
         for losses in self._losses.values():
             if losses.get(trial) == math.inf:
@@ -100,12 +118,13 @@ class Halving:
         """
         if not math.isfinite(loss):
             return "diverged"
-        best = self._best({**self._losses[level], trial: loss})
+        losses = {**self._losses[level], trial: loss}
         if self._asha.mode == "stop":
+            best = self._best(self._combinations.same_seed(trial, losses))
             return "rung" if best is None or trial in best else "stopped"
         if any(self._promotable_at(above) for above in self.levels if above > level):
             return "paused"
-        return "rung" if self._first_waiting(best or [], level, trial) == trial else "paused"
+        return "rung" if self._first_waiting(losses, level, trial) == trial else "paused"
 
     def promotable(self) -> tuple[str, int] | None:
         """The trial to let past the rung where it waits, and that rung: of the highest, the best.
@@ -125,23 +144,39 @@ class Halving:
         if self._done or not self.paused:
             return None
         level = max(event.facts["rung"] for event in self.paused.values())
-        waiting = [t for t, event in self.paused.items() if event.facts["rung"] == level]
-        return min(waiting, key=self._losses[level].__getitem__), level
+        losses = self._losses[level]
+        means = self._combinations.means(losses)
+
+        def rank(trial: str) -> tuple[float, float]:
+            return means.get(self._combinations.of(trial), math.inf), losses[trial]
+
+        return min(self._waiting(level), key=rank), level
+
+    def _waiting(self, level: int) -> list[str]:
+        return [t for t, event in self.paused.items() if event.facts["rung"] == level]
 
     def _promotable_at(self, level: int) -> str | None:
-        return self._first_waiting(self._best(self._losses[level]) or [], level)
+        return self._first_waiting(self._losses[level], level)
 
-    def _first_waiting(self, best: list[str], level: int, arriving: str = "") -> str | None:
-        for trial in best:
-            waits = trial in self.paused and self.paused[trial].facts["rung"] == level
-            if waits or trial == arriving:
-                return trial
+    def _first_waiting(
+        self, losses: Mapping[str, float], level: int, arriving: str = ""
+    ) -> str | None:
+        """Of the trials that wait at a rung, or arrive, the one to let past: first the seeds of
+        combinations of which another has passed, unless one diverged, then those of the best.
+        """
+        waiting = self._waiting(level)
+        means = self._combinations.means(losses)
+        passed = [who for who in self._passed[level] if means.get(who) != math.inf]
+        for combination in [*passed, *(self._best(means) or [])]:
+            for trial in [arriving, *waiting] if arriving else waiting:
+                if self._combinations.of(trial) == combination:
+                    return trial
         return None
 
     def _best(self, losses: Mapping[str, float]) -> list[str] | None:
         """Those who may pass, the best first; None if there are too few to tell."""
         if len(losses) < max(self._asha.reduction_factor, self._asha.min_results):
             return None
-        finite = [trial for trial, loss in losses.items() if math.isfinite(loss)]
+        finite = [who for who, loss in losses.items() if math.isfinite(loss)]
         ranked = sorted(finite, key=losses.__getitem__)
         return ranked[: len(losses) // self._asha.reduction_factor]

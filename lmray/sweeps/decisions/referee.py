@@ -34,14 +34,16 @@ class Referee:
         trials: Iterable[Trial],
         *,
         places: int,
+        seeds: int = 1,
         stop: Callable[[], bool] = never,
     ) -> None:
         """Goes on where the ledger ends: trials that had a place get one first.
 
-        `trials` are looked through for one that has not begun whenever a place is free. While
+        `trials`, as many of each combination as there are `seeds`, are looked through for one that
+        has not begun whenever a place is free. While
         `stop()` no place is given to anybody.
         """
-        self._rule = Halving(asha, budget_tokens)
+        self._rule = Halving(asha, budget_tokens, seeds=seeds)
         self._ledger = ledger
         self._trials = trials
         self._places = places
@@ -105,15 +107,17 @@ class Referee:
             return
         self._fill()
 
-    def failed(self, trial: str, error: str, *, trace: str, lost: bool = False) -> None:
+    def failed(
+        self, trial: str, error: str, *, trace: str, lost: bool = False, saved: int = 0
+    ) -> None:
         """Takes down a failure; the trial keeps its place unless it has failed too often.
 
         `trace` is a text that failures of the same cause share; `lost` says that the process went
-        without raising anything.
+        without raising anything, `saved` the step of its newest checkpoint.
         """
         if self._left(trial):
             return  # it died on its way out, and goes on from an older checkpoint if it does
-        self._append("failed", trial, error=error, lost=lost)
+        self._append("failed", trial, error=error, lost=lost, saved=saved)
         if not lost:
             self._traces.append((trace, trial))
         alike = [who for what, who in self._traces if what == trace]

@@ -1,11 +1,34 @@
 """How a space is searched: which combinations are tried, and what an outcome says of the next."""
 
+from lmray.sweeps.search.bisection import Bisect
+from lmray.sweeps.search.bracket import Bracket
 from lmray.sweeps.search.designs import Grid, Random, Sobol
 from lmray.sweeps.search.outcomes import Outcome, outcomes
 from lmray.sweeps.search.tpe import Tpe
 
-Search = Grid | Random | Sobol | Tpe
+Along = Bracket | Bisect
+"""Searches along one axis, which begin with the grid."""
 
-KINDS: dict[str, type[Search]] = {each.__name__: each for each in (Grid, Random, Sobol, Tpe)}
+Sequential = Tpe | Along
+"""Searches that learn from outcomes what to try next."""
 
-__all__ = ["KINDS", "Grid", "Outcome", "Random", "Search", "Sobol", "Tpe", "outcomes"]
+Search = Grid | Random | Sobol | Sequential
+
+KINDS: dict[str, type[Search]] = {
+    each.__name__: each for each in (Grid, Random, Sobol, Tpe, Bracket, Bisect)
+}
+
+__all__ = [
+    "KINDS",
+    "Along",
+    "Bisect",
+    "Bracket",
+    "Grid",
+    "Outcome",
+    "Random",
+    "Search",
+    "Sequential",
+    "Sobol",
+    "Tpe",
+    "outcomes",
+]

@@ -1,16 +1,19 @@
 """What a ledger says of each combination, its seeds together: what a sequential search learns from.
 
 A combination is told once all its seeds are closed or paused: the mean of their final losses; or,
-if early stopping cut one, their mean where the first was cut; one that diverged ranks last.
+if early stopping cut one, their mean where the first was cut; one that diverged ranks last. Before
+that it is running, with their mean at the last rung that all of them have passed, if any.
 """
 
+import math
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from lmray.sweeps.axes import Combination
 from lmray.sweeps.ledger import CLOSED, Event
+
+_JUDGED = ("rung", "paused", "stopped")
 
 
 @dataclass(frozen=True)
@@ -19,39 +22,62 @@ class Outcome:
 
     combination: Combination
     state: str
-    """running (or not yet begun), done, stopped (or paused), or diverged (or failed)."""
-    loss: float = float("inf")
-    """Mean validation loss in nats/token over the seeds that are done, or that were cut."""
+    """running (or not yet begun), done, stopped (or paused), diverged, or failed."""
+    loss: float = math.inf
+    """Mean validation loss in nats/token over the seeds that are done, or at a rung."""
     tokens: int = 0
-    """Training tokens at which a stopped one was cut."""
+    """Training tokens at which a stopped one was cut, or a running one was last judged."""
+    seeds: tuple[str, ...] = ()
+    """How each seed ended, in their order, as `state` says it; empty for a running one."""
 
 
 def outcomes(
     groups: Sequence[tuple[Combination, Sequence[str]]], events: Sequence[Event]
 ) -> list[Outcome]:
-    """The outcome of each combination; `groups` has the trial ids of its seeds."""
-    last: Mapping[str, Event] = {e.trial: e for e in events if e.kind != "audited"}
+    """The outcome of each combination; `groups` has the trial ids of its seeds, in their order."""
+    own: dict[str, list[Event]] = {}
+    for event in events:
+        if event.kind != "audited":
+            own.setdefault(event.trial, []).append(event)
     return [
-        _outcome(combination, [last[trial] for trial in trials if trial in last], len(trials))
+        _outcome(combination, [own[trial] for trial in trials if trial in own], len(trials))
         for combination, trials in groups
     ]
 
 
-def _outcome(combination: Combination, ends: list[Event], seeds: int) -> Outcome:
-    closed = [event for event in ends if event.kind in (*CLOSED, "paused", "failed")]
-    if len(closed) < seeds:
-        return Outcome(combination, "running")
-    kinds = {event.kind for event in closed}
-    if kinds & {"diverged", "failed"}:
-        return Outcome(combination, "diverged")
-    if kinds & {"stopped", "paused"}:
-        stopped = [event.facts for event in closed if event.kind in ("stopped", "paused")]
-        first = min(facts["tokens"] for facts in stopped)
-        cut: list[dict[str, Any]] = [facts for facts in stopped if facts["tokens"] == first]
-        return Outcome(combination, "stopped", _mean(cut), first)
-    return Outcome(combination, "done", _mean([event.facts for event in closed]))
+def _outcome(combination: Combination, trials: list[list[Event]], seeds: int) -> Outcome:
+    ends = [events[-1] for events in trials]
+    rungs = [_rungs(events) for events in trials]
+    if len([end for end in ends if end.kind in (*CLOSED, "paused", "failed")]) < seeds:
+        common = set.intersection(*map(set, rungs)) if len(rungs) == seeds else set()
+        return _at(max(common), combination, "running", rungs) if common else _unknown(combination)
+    kinds = tuple("stopped" if end.kind == "paused" else end.kind for end in ends)
+    for kind in ("diverged", "failed"):
+        if kind in kinds:
+            return Outcome(combination, kind, seeds=kinds)
+    cut = [end.facts["tokens"] for end in ends if end.kind in ("stopped", "paused")]
+    if cut:
+        return replace(_at(min(cut), combination, "stopped", rungs), seeds=kinds)
+    loss = _mean([end.facts["loss"] for end in ends])
+    return Outcome(combination, "done", loss, seeds=kinds)
 
 
-def _mean(facts: list[dict[str, Any]]) -> float:
-    losses = [each["loss"] for each in facts]
-    return float("inf") if None in losses else statistics.fmean(losses)
+def _unknown(combination: Combination) -> Outcome:
+    return Outcome(combination, "running")
+
+
+def _rungs(events: list[Event]) -> dict[int, float | None]:
+    """A trial's losses by the tokens at which they were judged."""
+    return {event.facts["tokens"]: event.facts["loss"] for event in events if event.kind in _JUDGED}
+
+
+def _at(
+    tokens: int, combination: Combination, state: str, rungs: list[dict[int, float | None]]
+) -> Outcome:
+    losses = [each[tokens] for each in rungs if tokens in each]
+    return Outcome(combination, state, _mean(losses), tokens)
+
+
+def _mean(losses: list[float | None]) -> float:
+    finite = [loss for loss in losses if loss is not None]
+    return statistics.fmean(finite) if len(finite) == len(losses) else math.inf

@@ -46,6 +46,10 @@ class Tpe:
         """The combinations that wait for no outcome."""
         return Sobol(min(self.first, self.trials), self.seed).design(axes)
 
+    def most(self, axes: Axes) -> int:
+        """Combinations tried at most."""
+        return self.trials
+
     def next(self, axes: Axes, seen: Sequence[Outcome]) -> Combination | None:
         """A combination that is not among `seen`; None once there are `trials`, or nothing new.
 

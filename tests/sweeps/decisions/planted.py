@@ -18,7 +18,9 @@ LEVELS = (100, 200, 400, 800)
 
 
 def trials(curves: dict[str, list[float | None]]) -> list[Trial]:
-    return [Trial(name, {"optim.lr": 0.1}, Run()) for name in curves]
+    """One of each curve; t3/1 is the combination t3 with seed 1."""
+    names = [(name, *name.partition("/")[::2]) for name in curves]
+    return [Trial(name, {"variant": what, "seed": seed}, Run()) for name, what, seed in names]
 
 
 def record(tokens: int, loss: float | None) -> dict[str, Any]:
@@ -101,8 +103,54 @@ def tell(referee: Referee, what: str, trial: str, *facts: Any) -> None:
         referee.ended(trial, what, {"tokens": BUDGET, "loss": facts[0]})
 
 
-def referee(asha: Asha, ledger: Path, curves: dict[str, list[Any]], places: int) -> Referee:
-    return Referee(asha, BUDGET, Ledger(ledger), trials(curves), places=places)
+def referee(
+    asha: Asha, ledger: Path, curves: dict[str, list[Any]], places: int, seeds: int = 1
+) -> Referee:
+    return Referee(asha, BUDGET, Ledger(ledger), trials(curves), places=places, seeds=seeds)
+
+
+def played(
+    asha: Asha, path: Path, curves: dict[str, list[Any]], places: int, seed: int, seeds: int = 1
+) -> Machine:
+    machine = Machine(referee(asha, path, curves, places, seeds), path, dict(curves))
+    machine.play(random.Random(seed))
+    return machine
+
+
+def check_that_kills_change_nothing(
+    asha: Asha, folder: Path, curves: dict[str, list[Any]], places: int, seed: int, seeds: int = 1
+) -> None:
+    """Plays a sweep, then once more with a kill after each line of its ledger: all end equal."""
+    straight = folder / "straight.jsonl"
+    arrivals = played(asha, straight, curves, places, seed, seeds).arrived
+    expected = lines(straight)
+    assert {"rung", "promoted"} & {kind for kind, *_ in expected}
+    whole = straight.read_bytes().splitlines(keepends=True)
+    for cut in range(len(whole) + 1):
+        path = folder / f"{cut}.jsonl"
+        path.write_bytes(b"".join(whole[:cut]) + b'{"event":"rung","tri')  # as kill -9 leaves it
+        again = referee(asha, path, curves, places, seeds)
+        failures: dict[str, int] = {}
+        leaving: set[str] = set()
+        for arrival in arrivals:
+            what, trial, *_ = arrival
+            if trial in leaving if what == "preempted" else not _already(path, arrival, failures):
+                tell(again, *arrival)
+                # Only processes of this life have still to leave.
+                leaving = leaving - {trial} | ({trial} if what == "judged" else set())
+        assert lines(path) == expected, f"killed after line {cut}"
+
+
+def _already(path: Path, arrival: tuple[Any, ...], failures: dict[str, int]) -> bool:
+    """Whether a ledger has what this arrival led to."""
+    what, trial, *facts = arrival
+    own = [event for event in read_events(path) if event.trial == trial]
+    if what == "failed":
+        failures[trial] = failures.get(trial, 0) + 1
+        return sum(event.kind == "failed" for event in own) >= failures[trial]
+    if what == "judged":
+        return any(event.facts.get("rung") == facts[0]["tokens"] for event in own)
+    return any(event.kind == what for event in own)
 
 
 def lines(ledger: Path) -> list[tuple[str, str, dict[str, Any]]]:

@@ -13,9 +13,9 @@ from lmray.sweeps.ledger import CLOSED, Ledger, read_events, standing
 from tests.sweeps.decisions.planted import (
     BUDGET,
     LEVELS,
-    Machine,
+    check_that_kills_change_nothing,
     draw_curves,
-    lines,
+    played,
     record,
     referee,
     tell,
@@ -25,24 +25,6 @@ from tests.sweeps.decisions.planted import (
 STOP, PROMOTE, NONE = (Asha(100, 2, mode) for mode in ("stop", "promote", "none"))
 
 
-def played(asha: Asha, path: Path, curves: dict, places: int, seed: int) -> Machine:
-    machine = Machine(referee(asha, path, curves, places), path, dict(curves))
-    machine.play(random.Random(seed))
-    return machine
-
-
-def already(path: Path, arrival: tuple, failures: dict[str, int]) -> bool:
-    """Whether a ledger has what this arrival led to."""
-    what, trial, *facts = arrival
-    own = [event for event in read_events(path) if event.trial == trial]
-    if what == "failed":
-        failures[trial] = failures.get(trial, 0) + 1
-        return sum(event.kind == "failed" for event in own) >= failures[trial]
-    if what == "judged":
-        return any(event.facts.get("rung") == facts[0]["tokens"] for event in own)
-    return any(event.kind == what for event in own)
-
-
 @pytest.mark.parametrize("asha", [STOP, PROMOTE, Asha(100, 2, "promote", 3)], ids=str)
 @pytest.mark.parametrize("places", [1, 3])
 @pytest.mark.parametrize("seed", range(3))
@@ -50,24 +32,7 @@ def test_a_sweep_killed_after_any_line_decides_as_one_never_killed(
     tmp_path: Path, asha: Asha, places: int, seed: int
 ):
     curves = draw_curves(random.Random(seed), 9)
-    straight = tmp_path / "straight.jsonl"
-    arrivals = played(asha, straight, curves, places, seed).arrived
-    expected = lines(straight)
-    assert {"started", "rung"} < {kind for kind, *_ in expected}
-    whole = straight.read_bytes().splitlines(keepends=True)
-    for cut in range(len(whole) + 1):
-        path = tmp_path / f"{cut}.jsonl"
-        path.write_bytes(b"".join(whole[:cut]) + b'{"event":"rung","tri')  # as kill -9 leaves it
-        again = referee(asha, path, curves, places)
-        failures: dict[str, int] = {}
-        leaving: set[str] = set()
-        for arrival in arrivals:
-            what, trial, *_ = arrival
-            if trial in leaving if what == "preempted" else not already(path, arrival, failures):
-                tell(again, *arrival)
-                # Only processes of this life have still to leave.
-                leaving = leaving - {trial} | ({trial} if what == "judged" else set())
-        assert lines(path) == expected, f"killed after line {cut}"
+    check_that_kills_change_nothing(asha, tmp_path, curves, places, seed)
 
 
 @pytest.mark.parametrize("asha", [STOP, PROMOTE, NONE], ids=lambda asha: asha.mode)
@@ -166,6 +131,20 @@ def test_a_lost_process_is_no_failure_of_its_trial_until_it_is_lost_again_and_ag
     assert standing(read_events(path))["a"] == "rung"
     judge.failed("b", "the actor died", trace="", lost=True)
     assert standing(read_events(path))["b"] == "failed"
+
+
+def test_losses_of_a_trial_that_gets_further_in_between_do_not_add_up(tmp_path: Path):
+    path = tmp_path / "ledger.jsonl"
+    judge = referee(STOP, path, {"a": []}, 1)
+    for saved in range(10, 200, 10):
+        judge.failed("a", "the actor died", trace="", lost=True, saved=saved)
+        assert standing(read_events(path))["a"] == "started"
+    judge = referee(STOP, path, {"a": []}, 1)
+    for _ in range(MAX_LOSSES - 1):
+        judge.failed("a", "the actor died", trace="", lost=True, saved=190)
+    assert standing(read_events(path))["a"] == "started"
+    judge.failed("a", "the actor died", trace="", lost=True, saved=190)
+    assert standing(read_events(path))["a"] == "failed"
 
 
 def test_a_diverged_trial_that_is_retried_begins_anew_and_is_judged_anew(tmp_path: Path):

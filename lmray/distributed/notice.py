@@ -1,0 +1,61 @@
+"""A notice that this process will be ended soon: SIGTERM, as on a spot machine that is taken back.
+
+Ray's answer to it is to end at once. A process that trains writes a checkpoint first, and then ends
+as Ray would have: whoever waits for it takes it for lost and goes on elsewhere.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+_given = threading.Event()
+_heeded = threading.Event()
+
+
+class Heeding:
+    """Makes an actor of Ray Tune, or of another library with `setup`, heed notices."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """As of the class it is mixed into, in the process's main thread, as signals need it."""
+        heed()
+        super().setup(config)  # pyrefly: ignore[missing-attribute]
+
+
+def heed() -> None:
+    """From now on SIGTERM is a notice to whoever trains, and otherwise what it has been before.
+
+    To be called in the process's main thread.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if _heeded.is_set() and not _given.is_set():
+            _given.set()
+        elif callable(before):
+            before(number, frame)
+        else:
+            raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, handle)
+
+
+def given() -> bool:
+    """Whether the process was told that it will end."""
+    return _given.is_set()
+
+
+@contextmanager
+def heeded() -> Iterator[None]:
+    """Around a training that asks `given`; ends the process after it if that has become true."""
+    _heeded.set()
+    try:
+        yield
+    finally:
+        _heeded.clear()
+    if given():
+        os.kill(os.getpid(), signal.SIGTERM)
+        threading.Event().wait()  # for the main thread to act on it
