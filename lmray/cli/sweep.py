@@ -219,10 +219,10 @@ def carry_out(
         busy = f"another process is running {directory}; wait for it or stop it"
         with (
             locked(directory, busy),
-            ray_session(address, dashboard=several, shared=directory.parent),
+            ray_session(address, dashboard=several, shared=directory.parent) as joined,
             watching(directory, runs) as observe,
         ):
-            run_sweep(grown, splits, directory, runs, retry=retry, observe=observe)
+            run_sweep(grown, splits, directory, runs, retry=retry, observe=observe, named=joined)
     else:
         # What a kill after the last trial may have left.
         stands = standing(read_events(directory / "ledger.jsonl"))

@@ -61,10 +61,10 @@ def audit(
     several = space.base.execution.workers > 1
     with (
         locked(found, busy),
-        ray_session(address, dashboard=several, shared=found.parent),
+        ray_session(address, dashboard=several, shared=found.parent) as joined,
         watching(found, runs, chosen) as observe,
     ):
-        run_audit(space, splits, found, runs, chosen, observe=observe)
+        run_audit(space, splits, found, runs, chosen, observe=observe, named=joined)
     sweep = read_sweep(found, runs)
     events = read_events(ledger)
     told = honesty(sweep, events).lines()

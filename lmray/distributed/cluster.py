@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 
 from lmray.distributed.shared_root import require_shared
 from lmray.errors import PreflightError
@@ -19,17 +20,18 @@ from lmray.machine import available_cores
 @contextmanager
 def ray_session(
     address: str = "", *, dashboard: bool = False, shared: Path | None = None
-) -> Iterator[None]:
+) -> Iterator[bool]:
     """Connects to the cluster at `address` or $RAY_ADDRESS, else starts a local Ray for the block.
 
-    A session that is already there is used and left alone. The local one listens on loopback, asks
-    every client for a token that is made for it alone, and sends no usage statistics.
+    Yields whether it has joined a cluster. A session that is already there is used and left alone.
+    The local one listens on loopback only, asks every client for a token that is made for it alone,
+    and sends no usage statistics.
 
     Raises PreflightError if there is no cluster at the address, or the folder `shared`, where the
     work leaves its results, is not the same on all nodes.
     """
     if ray.is_initialized():
-        yield
+        yield False
         return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = address or os.environ.get("RAY_ADDRESS", "")
@@ -45,13 +47,31 @@ def ray_session(
         # Otherwise Ray leaves a token in ~/.ray, which clusters started later trip over.
         if os.environ.get("RAY_AUTH_MODE") == "token":
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        ray.init(address="local", num_cpus=available_cores(), include_dashboard=dashboard, **quiet)
+        with _on_loopback():
+            cores = available_cores()
+            ray.init(address="local", num_cpus=cores, include_dashboard=dashboard, **quiet)
     try:
         if shared is not None:
             require_shared(shared)
-        yield
+        yield bool(address)
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Lets a Ray that is started take 127.0.0.1 for its node's address, so that it listens there.
+
+    With any other address its metrics, which ask for no token, and its gRPC listen on all
+    interfaces. Ray has it so on macOS and Windows; elsewhere it resolves 127.0.0.1, even if asked
+    for by name, to what other machines can reach (2.60).
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def probe() -> str:

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import ray.data
 
 from lmray.corpus import ByteRange
 from lmray.dataset import ShardRow, ShardTask, make_shard
+from lmray.distributed.gauges import count_shard
 from lmray.machine import peak_memory
 from lmray.progress import Progress
 from lmray.tokenizer.corpus_counts import PHASE, CountRanges, CountRule, Effort, count_range
@@ -115,8 +117,11 @@ def run_tasks(num_cpus: int) -> Callable[[Sequence[ShardTask]], Iterator[ShardRo
         if len(tasks) <= 1:
             yield from map(make_shard, tasks)  # sooner done than a pipeline starts
             return
+        split = Path(tasks[0].directory)
         for table in _tables(_mapped([asdict(task) for task in tasks], make, num_cpus)):
-            yield from (ShardRow.model_validate(row) for row in table.to_pylist())
+            for row in map(ShardRow.model_validate, table.to_pylist()):
+                count_shard(row, dataset=split.parent.name, split=split.name)
+                yield row
 
     return run
 

@@ -67,7 +67,10 @@ class Jobs:
                     "working_dir": str(archive),
                     "env_vars": {"RAY_AUTH_MODE": self.auth_mode, **environment},
                 },
-                metadata={"command": shlex.join(command), "git_revision": package.revision},
+                metadata={
+                    "job_name": shlex.join(command),  # what the dashboard shows
+                    "git_revision": package.revision,
+                },
             )
 
     def _submit_once_ready(self, **job: Any) -> str:

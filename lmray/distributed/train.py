@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +19,7 @@ from lmray.dataset import Splits, open_splits
 from lmray.distributed.notice import given, heeded
 from lmray.distributed.predecessor import wait_for_predecessor
 from lmray.distributed.process_group import ProcessGroup
+from lmray.distributed.watching import watched
 from lmray.runs.execute import execute
 from lmray.runs.run_directory import RunDirectory
 from lmray.sweeps.decisions.halving import MAX_LOSSES
@@ -50,12 +52,14 @@ def train_on_workers(
         update={"data": run.data.model_copy(update={"tokens": str(splits.directory.resolve())})}
     )
     identifier = run_id(run, splits.digest)
+    name = asks.get("name", identifier)
     directory = RunDirectory(runs / identifier)
     with tempfile.TemporaryDirectory(prefix="lmray-train-") as scratch:
         trainer = TorchTrainer(
             _work,
             train_loop_config={
                 "run": absolute.model_dump(),
+                "name": name,
                 "runs": str(runs.resolve()),
                 "group": group,
                 "asks": dict(asks),
@@ -68,7 +72,7 @@ def train_on_workers(
                 resources_per_worker={"CPU": 1},
             ),
             run_config=RunConfig(
-                name=identifier,
+                name=name.replace(" ", "_"),
                 storage_path=scratch,
                 callbacks=list(callbacks),
                 failure_config=FailureConfig(max_failures=MAX_LOSSES),
@@ -101,14 +105,16 @@ def _work(config: dict[str, Any]) -> None:
     # Each worker reads the same verdict, for Ray Train lets none go on until all have reported.
     verdicts = Verdicts(remote.cached(asks["ledger"]), asks["id"], asks["levels"], tell)
     splits, runs = open_splits(run.data.tokens), remote.cached(config["runs"])
-    if ray.train.get_context().get_world_rank() == 0:
+    first = ray.train.get_context().get_world_rank() == 0
+    if first:
         wait_for_predecessor(RunDirectory(runs / run_id(run, splits.digest)))
-    with heeded():
+    shown = watched(run, verdicts, sweep=config["group"], trial=config["name"])
+    with heeded(), shown if first else nullcontext(verdicts) as report:
         execute(
             run,
             splits,
             runs,
-            report=verdicts,
+            report=report,
             interrupted=lambda: verdicts.interrupted() or interrupted() or given(),
             group=config["group"],
         )

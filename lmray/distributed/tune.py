@@ -17,14 +17,17 @@ from typing import Any
 import ray
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
+from ray.tune.trainable.function_trainable import wrap_function
 
 from lmray import remote
 from lmray.config import Run, override
 from lmray.dataset import Splits, open_splits
 from lmray.distributed.asha import AshaScheduler, Broken, Jobs, Judge
+from lmray.distributed.gauges import sweep_gauges
 from lmray.distributed.notice import Heeding, given, heeded
 from lmray.distributed.predecessor import wait_for_predecessor
 from lmray.distributed.train import train_on_workers
+from lmray.distributed.watching import title, watched
 from lmray.errors import LmrayError, PreflightError
 from lmray.runs.execute import execute
 from lmray.runs.run_directory import FINAL, RunDirectory
@@ -49,13 +52,15 @@ def run_sweep(
     *,
     retry: Retry = "failed",
     observe: Callable[[Event], None] = ignore,
+    named: bool = False,
 ) -> dict[str, str]:
     """Runs the trials of `space` that `directory`'s ledger has not closed; returns how each stands.
 
     `directory` must have been claimed and a Ray session begun. As many trials run at once as the
     cluster has CPUs, or GPUs where it has some, for their workers. Trials that an earlier life gave
     up are run again as `retry` says. It ends early, its trials with checkpoints, once the directory
-    has a stop file.
+    has a stop file. An actor that is `named` runs one job and has its trial's name, which Ray's
+    dashboard shows; others go on with the next one, which spares it some seconds.
 
     Losers keep of their checkpoints what `space.losers` says.
 
@@ -79,7 +84,9 @@ def run_sweep(
         def free() -> None:
             trim(runs, losers(standing(ledger.events()), failed=False), space.losers)
 
-        _drive(referee, asked, space=space, stop=stop, after=free)
+        counted = Turns(space, splits.digest, directory, stop)
+        with sweep_gauges(directory, lambda: len(counted.trials())):
+            _drive(referee, asked, space=space, stop=stop, named=named, after=free)
     stands = standing(ledger.events())
     fetch(directory, runs)
     for trial in turns.trials():
@@ -96,11 +103,12 @@ def run_audit(
     chosen: list[str],
     *,
     observe: Callable[[Event], None] = ignore,
+    named: bool = False,
 ) -> None:
     """Trains stopped trials to their end, as events of the ledger that decide nothing.
 
-    Those that have been audited before are not trained again. Ends early and raises as `run_sweep`
-    does.
+    Those that have been audited before are not trained again. Ends early, names its actors and
+    raises as `run_sweep` does.
     """
     begin(directory)
     ledger = Ledger(directory / "ledger.jsonl", observe)
@@ -108,7 +116,7 @@ def run_audit(
     if auditor.jobs:
         trials = space.trials(splits.digest)
         asked = _Asked(splits, directory, runs, (), lambda: trials)
-        _drive(auditor, asked, space=space, stop=StopFile.of(directory))
+        _drive(auditor, asked, space=space, stop=StopFile.of(directory), named=named)
 
 
 def _close(directory: RunDirectory, stands: str) -> None:
@@ -134,7 +142,7 @@ class _Asked:
         directory = self.directory.resolve()
         return {
             "id": trial.id,
-            "name": trial.name,
+            "name": title(trial),
             "run": _placed(trial.run, self.splits).model_dump(),
             "runs": str(self.runs.resolve()),
             "sweep": directory.name,
@@ -154,6 +162,7 @@ def _drive(
     *,
     space: Space,
     stop: StopFile,
+    named: bool,
     after: Callable[[], None] = _nothing,
 ) -> None:
     """Lets Ray Tune run the judge's jobs; failures of trials end up in the ledger."""
@@ -165,12 +174,12 @@ def _drive(
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(places)
     with tempfile.TemporaryDirectory(prefix="lmray-tune-") as scratch:
         tuner = tune.Tuner(
-            tune.with_resources(_trial, _resources(workers)),
+            tune.with_resources(_Named if named else _trial, _resources(workers)),
             tune_config=tune.TuneConfig(
                 search_alg=Jobs(judge, asked, stop, after),
                 scheduler=AshaScheduler(judge, asked.runs, timeout_s=space.asha.timeout_s),
                 num_samples=-1,
-                reuse_actors=workers == 1,
+                reuse_actors=workers == 1 and not named,
                 trial_name_creator=_trial_name,
                 trial_dirname_creator=_job_name,
             ),
@@ -192,9 +201,7 @@ def _placed(run: Run, splits: Splits) -> Run:
 
 
 def _trial_name(trial: Any) -> str:
-    """What the Ray dashboard calls a trial: its values, then its run id."""
-    spec = trial.config["trial"]
-    return f"{spec['name'].replace(' ', '_')}_{spec['id']}"
+    return trial.config["trial"]["name"]
 
 
 def _job_name(trial: Any) -> str:
@@ -268,12 +275,13 @@ def _trial(config: dict[str, Any]) -> None:
                 interrupted=StopFile(stop.path),
             )
         else:
-            with heeded():
+            shown = watched(run, verdicts, sweep=spec["sweep"], trial=spec["name"])
+            with heeded(), shown as report:
                 execute(
                     run,
                     splits,
                     runs,
-                    report=verdicts,
+                    report=report,
                     interrupted=lambda: verdicts.interrupted() or stop() or given(),
                     group=spec["sweep"],
                 )
@@ -289,3 +297,10 @@ def _trial(config: dict[str, Any]) -> None:
 
 # Ray Tune mixes these into the class that it makes of the function.
 _trial.__mixins__ = (Heeding,)  # pyrefly: ignore[missing-attribute]
+
+
+class _Named(wrap_function(_trial)):  # pyrefly: ignore
+    """A job in an actor that the Ray dashboard calls by its trial's name."""
+
+    def __repr__(self) -> str:
+        return self.trial_name

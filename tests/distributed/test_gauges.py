@@ -1,0 +1,284 @@
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import threading
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from lmray.config import Budget
+from lmray.dataset import open_splits
+from lmray.distributed import gauges
+from lmray.distributed.gauges import count_shard
+from lmray.distributed.tune import run_sweep
+from lmray.distributed.watching import watched
+from lmray.runs.execute import execute
+from lmray.runs.run_directory import RunDirectory
+from lmray.sweeps.decisions.asha import Asha
+from lmray.sweeps.space import Space
+from lmray.sweeps.sweep_directory import StopFile, claim
+from tests.small import small_run
+
+ROOT = Path(__file__).parents[2]
+DASHBOARD = json.loads((ROOT / "scripts" / "grafana_dashboard.json").read_text())
+Sample = tuple[str, dict[str, str], float]
+
+
+def queries() -> Iterator[str]:
+    for panel in DASHBOARD["panels"]:
+        for target in panel.get("targets", ()):
+            yield target["expr"]
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 180
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.5)
+
+
+def endpoint() -> str:
+    (node,) = [each for each in ray.nodes() if each["Alive"]]
+    return f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}"
+
+
+def exported(sweep: str) -> list[Sample]:
+    """The samples of a sweep at the node's metrics port, as Prometheus would read them."""
+    with urllib.request.urlopen(f"http://{endpoint()}/metrics", timeout=60) as answer:
+        families = text_string_to_metric_families(answer.read().decode())
+        samples = [sample for family in families for sample in family.samples]
+    return [
+        (each.name, each.labels, each.value)
+        for each in samples
+        if each.labels.get("sweep") == sweep
+    ]
+
+
+def test_the_panels_ask_for_every_gauge_there_is_and_for_no_other():
+    ours = {measure.exported for measure in gauges.MEASURES}
+    asked = set(re.findall(r"\w+_\w+(?=[{\[ )])", " ".join(queries())))
+    assert {name for name in asked if not name.startswith("ray_")} == set()
+    assert {name for name in asked if name.startswith("ray_lmray_")} == ours
+    for variable in DASHBOARD["templating"]["list"]:
+        assert set(re.findall(r"ray_\w+", variable.get("definition", ""))) <= ours
+
+
+def test_every_panel_has_a_unit_and_a_legend_and_none_covers_another():
+    taken = set()
+    for panel in DASHBOARD["panels"]:
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & taken, panel["title"]
+        taken |= cells
+        if panel["type"] != "row":
+            assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
+            assert all(target["legendFormat"] for target in panel["targets"]), panel["title"]
+
+
+def test_the_page_on_monitoring_has_every_gauge_with_its_unit_and_labels():
+    page = (ROOT / "docs" / "monitoring.md").read_text()
+    for measure in gauges.MEASURES:
+        labels = ", ".join(measure.labels)
+        assert f"| `{measure.exported}` | {measure.unit} | {labels} |" in page
+
+
+def test_a_runs_log_has_a_line_for_its_begin_each_evaluation_and_its_end(
+    small_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    run = small_run(small_dataset)
+    passed: list[dict[str, Any]] = []
+    with watched(run, passed.append, sweep="", trial="lr=0.01 batch_size=4") as report:
+        directory = execute(run, open_splits(small_dataset), tmp_path, report=report)
+    lines = capsys.readouterr().out.splitlines()
+    assert all(line.startswith("lr=0.01 batch_size=4: ") for line in lines)
+    evaluations = directory.records("validation")
+    assert len(lines) == 2 + len(evaluations)
+    for line, record in zip(lines[1:-1], evaluations, strict=True):
+        assert f"{record['tokens']:,} tokens: validation loss {record['loss']:.4f}" in line
+    assert [each for each in passed if each["kind"] == "validation"] == evaluations
+    assert not [each for each in threading.enumerate() if each.name == "lmray-gauges"]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_a_running_trials_gauges_are_its_last_records_and_go_when_it_ends(
+    small_dataset: Path, tmp_path: Path
+):
+    endless = small_run(small_dataset, budget=Budget(tokens=64_000_000))
+    question = Space("watched", "", endless, {"optim.lr": [1e-3]}, (0,), Asha(6_400_000, 2))
+    splits = open_splits(small_dataset)
+    directory = tmp_path / "sweeps" / "watched"
+    claim(directory, question, splits.digest)
+    (trial,) = question.trials(splits.digest)
+    records = tmp_path / "runs" / trial.id
+    sweep = threading.Thread(
+        target=run_sweep, args=(question, splits, directory, tmp_path / "runs")
+    )
+    sweep.start()
+    try:
+        found: list[Sample] = []
+
+        def shown() -> bool:
+            found[:] = exported("watched")
+            return {"ray_lmray_train_loss", "ray_lmray_bits_per_byte", "ray_lmray_trials"} <= {
+                name for name, _, _ in found
+            }
+
+        wait_for(shown, "the gauges of a running trial are not exported")
+    finally:
+        StopFile.of(directory).ask()
+        sweep.join()
+    values = {(name, labels["trial"]): value for name, labels, value in found if "trial" in labels}
+    name = f"lr=0.001 batch_size=4 seed=0 {trial.id}"
+    train = RunDirectory(records).records("train")
+    for key, measure in gauges.OF_TRAIN.items():
+        if key != "mfu":  # a CPU has none
+            assert values[measure.exported, name] in [record[key] for record in train]
+    validation = RunDirectory(records).records("validation")
+    for key, measure in gauges.OF_VALIDATION.items():
+        assert values[measure.exported, name] in [record[key] for record in validation]
+    stands = {
+        labels["status"]: value for what, labels, value in found if what == "ray_lmray_trials"
+    }
+    assert sum(stands.values()) == 1
+    wait_for(
+        lambda: {name for name, _, _ in exported("watched")} == {"ray_lmray_tokens_trained_total"},
+        "gauges of a trial that has ended are still there",
+    )
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.skipif(not shutil.which("prometheus"), reason="Debian's package prometheus is missing")
+def test_a_prometheus_with_our_file_answers_every_panel(small_dataset: Path, tmp_path: Path):
+    run, splits = small_run(small_dataset), open_splits(small_dataset)
+    with (
+        watched(run, lambda record: None, sweep="scraped", trial="one") as report,
+        prometheus(tmp_path) as query,
+    ):
+        directory = execute(run, splits, tmp_path / "runs", report=report)
+        for row in splits.train.manifest.shards:
+            count_shard(row, dataset="scraped", split="train")
+        last = directory.records("train")[-1]
+        expected = {
+            'ray_lmray_train_loss{sweep="scraped", trial="one"}': last["loss"],
+            'ray_lmray_tokens{sweep="scraped", trial="one"}': last["tokens"],
+            'sum(ray_lmray_tokens_trained_total{sweep="scraped"})': run.training_tokens,
+            'ray_lmray_validation_loss{sweep="scraped", trial="one", scope="all"}': (
+                directory.final_validation()["loss"]
+            ),
+            'sum(ray_lmray_tokens_encoded_total{dataset="scraped"})': len(splits.train),
+        }
+        wait_for(lambda: all(map(query, expected)), "Prometheus has not got the gauges")
+        for asked, value in expected.items():
+            assert [float(each["value"][1]) for each in query(asked)] == [value], asked
+        absent = []
+        for asked in queries():
+            filled = asked.replace("$__rate_interval", "1m")
+            filled = filled.replace("$sweep", ".*").replace("$trial", ".*")
+            if not query(filled):  # which raises for one that cannot be read
+                absent.append(asked)
+        # One value of a counter has no rate yet, a CPU no MFU, no sweep is run; Ray's are its own.
+        for asked in absent:
+            assert re.search(r"rate\(|mfu|trials|ray_(?!lmray)", asked), asked
+
+
+@contextmanager
+def prometheus(folder: Path) -> Iterator[Callable[[str], list[Any]]]:
+    """Debian's Prometheus on scripts/prometheus.yml, but for where Ray's ports are listed."""
+    config = yaml.safe_load((ROOT / "scripts" / "prometheus.yml").read_text())
+    (job,) = config["scrape_configs"]
+    job["file_sd_configs"][0]["files"] = [str(folder / "ports.json")]
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+    (folder / "ports.json").write_text(json.dumps([{"targets": [endpoint()]}]))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    process = subprocess.Popen(
+        [
+            "prometheus",
+            f"--config.file={folder / 'prometheus.yml'}",
+            f"--storage.tsdb.path={folder / 'prometheus'}",
+            f"--web.listen-address={address}",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+    def answers() -> bool:
+        assert process.poll() is None, "Prometheus has ended"
+        try:
+            with urllib.request.urlopen(f"http://{address}/-/ready", timeout=10):
+                return True
+        except OSError:
+            return False
+
+    def query(expression: str) -> list[Any]:
+        url = f"http://{address}/api/v1/query?{urllib.parse.urlencode({'query': expression})}"
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            return json.load(answer)["data"]["result"]
+
+    try:
+        wait_for(answers, "Prometheus does not answer")
+        yield query
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="sockets are read from /proc")
+def test_nothing_of_a_local_ray_listens_beyond_loopback():
+    mine = listening()
+    assert len(mine) > 5
+    # Workers of an earlier test may take a moment to end.
+    wait_for(
+        lambda: all(address.endswith("0100007F") for address in listening()),
+        "Ray listens on other interfaces",
+    )
+
+
+def listening() -> list[str]:
+    """Addresses, as in /proc/net/tcp, at which this process and its descendants take calls."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parents[stat.parent.name] = stat.read_text().rpartition(")")[2].split()[1]
+    family, size = {str(os.getpid())}, 0
+    while size < len(family):
+        size = len(family)
+        family |= {child for child, parent in parents.items() if parent in family}
+    sockets = set()
+    for number in family:
+        for file in Path("/proc", number, "fd").glob("*"):
+            with suppress(OSError):
+                sockets.add(str(file.readlink()))
+    lines = [
+        line.split()
+        for name in ("tcp", "tcp6")
+        for line in Path("/proc/net", name).read_text().splitlines()[1:]
+    ]
+    return [
+        line[1].partition(":")[0]
+        for line in lines
+        if line[3] == "0A" and f"socket:[{line[9]}]" in sockets
+    ]
