@@ -59,10 +59,8 @@ def run_sweep(
     `directory` must have been claimed and a Ray session begun. As many trials run at once as the
     cluster has CPUs, or GPUs where it has some, for their workers. Trials that an earlier life gave
     up are run again as `retry` says. It ends early, its trials with checkpoints, once the directory
-    has a stop file. An actor that is `named` runs one job and has its trial's name, which Ray's
-    dashboard shows; others go on with the next one, which spares it some seconds.
-
-    Losers keep of their checkpoints what `space.losers` says.
+    has a stop file. Losers keep of their checkpoints what `space.losers` says. An actor that is
+    `named` runs one job under its trial's name, for the dashboard; others run the next one, too.
 
     Raises PreflightError if the cluster has no room for one trial, LmrayError if trial after trial
     fails alike.
