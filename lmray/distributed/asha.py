@@ -28,6 +28,9 @@ from lmray.training.checkpoint import newest_step
 _LOOK_S = 1.0
 """Seconds between looks at whether the trials still write."""
 
+_COUNT_S = 10.0
+"""Seconds between counts of the nodes."""
+
 
 class Judge(Protocol):
     """What runs jobs needs of a referee or an auditor."""
@@ -176,10 +179,14 @@ class AshaScheduler(_Stateless, FIFOScheduler):
 
 
 class Broken(_Stateless, Stopper):
-    """Ends what runs once the referee says that the sweep must not go on."""
+    """Ends what runs once the referee says that the sweep must not go on, or no node is left.
+
+    Without one, this machine's raylet having died, Ray would wait for ever.
+    """
 
     def __init__(self, judge: Judge) -> None:
         self._judge = judge
+        self._looked = time.monotonic()
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """No trial alone."""
@@ -187,6 +194,14 @@ class Broken(_Stateless, Stopper):
 
     def stop_all(self) -> bool:
         """All, or none."""
+        now = time.monotonic()
+        if not self._judge.broken and now - self._looked >= _COUNT_S:
+            self._looked = now
+            if not any(node["Alive"] for node in ray.nodes()):
+                self._judge.broken = (
+                    "no node of Ray is left: its raylet was killed, or ran out of memory; "
+                    "`lmray sweep resume` goes on from the checkpoints"
+                )
         return bool(self._judge.broken)
 
 

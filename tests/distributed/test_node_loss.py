@@ -191,7 +191,7 @@ def test_a_run_on_two_hosts_goes_on_when_one_is_told_that_it_will_end_and_when_o
     assert there.status == "done"
     single = run.model_copy(update={"execution": long_run(tokens).execution})
     alone = execute(single, open_splits(tokens), tmp_path, report=lambda record: None)
-    assert_equal_curves(there, alone, rtol=1e-4)
+    assert_equal_curves(there, alone, rtol=1e-3)
 
 
 def test_a_vocabulary_and_shards_are_the_same_when_a_host_dies_while_it_counts_or_encodes(

@@ -1,3 +1,5 @@
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -118,7 +120,7 @@ def test_more_workers_than_the_cluster_has_room_for_are_refused(
         sweep(question, small_dataset, tmp_path)
 
 
-def test_a_sweep_whose_driver_is_killed_is_finished_with_the_ledger_of_one_never_killed(
+def test_a_sweep_whose_driver_and_node_are_killed_is_finished_with_the_ledger_of_one_never_killed(
     small_dataset: Path, tmp_path: Path
 ):
     asha = Asha(20 * 64, 2, "promote")
@@ -129,7 +131,11 @@ def test_a_sweep_whose_driver_is_killed_is_finished_with_the_ledger_of_one_never
         while not any(event.kind == moment for event in read_events(ledger)):
             driver.check()
             time.sleep(0.02)
-        driver.kill()
+        if moment == "paused":
+            driver.kill()
+        else:  # Ray's node, and with it what trains; the driver notices that none is left
+            os.kill(driver.processes("raylet/raylet ")[0], signal.SIGKILL)
+            assert driver.process.wait(timeout=240) == 1
         before = read_events(ledger)
     Driver(question, tmp_path).wait()
     after = read_events(ledger)
