@@ -10,17 +10,14 @@ import pytest
 import torch
 
 from lmray.config import Budget, Evaluation, Execution, Run, run_id
-from lmray.corpus import Corpus
-from lmray.dataset import build, open_splits
+from lmray.dataset import open_splits
 from lmray.runs.execute import execute
 from lmray.runs.run_directory import RunDirectory, list_runs
 from lmray.sweeps.ledger import read_events
 from lmray.sweeps.space_file import load_space
-from lmray.tokenizer.build import Recipe
-from lmray.tokenizer.build import build as build_tokenizer
 from lmray.training.checkpoint import newest_step
 from tests.distributed.local_cluster import LocalCluster, await_status, missing
-from tests.small import small_run, text, write_dataset
+from tests.small import small_run, write_dataset
 
 WITHOUT = missing()
 pytestmark = [
@@ -192,33 +189,3 @@ def test_a_run_on_two_hosts_goes_on_when_one_is_told_that_it_will_end_and_when_o
     single = run.model_copy(update={"execution": long_run(tokens).execution})
     alone = execute(single, open_splits(tokens), tmp_path, report=lambda record: None)
     assert_equal_curves(there, alone, rtol=1e-3)
-
-
-def test_a_vocabulary_and_shards_are_the_same_when_a_host_dies_while_it_counts_or_encodes(
-    cluster: LocalCluster, tmp_path: Path
-):
-    everybody_in(cluster)
-    paths = [cluster.shared / name for name in ("train.txt", "valid.txt")]
-    paths[0].write_text("".join(text(6_000, seed) for seed in range(4)) * 8)
-    paths[1].write_text(text(100, seed=9))
-    corpus = Corpus("c", (paths[0],), (paths[1],))
-    build_tokenizer(corpus, tmp_path / "t", Recipe(300), kept_counts=tmp_path / "counts")
-    build(corpus, tmp_path / "t" / "tokenizer.json", tmp_path / "tokens")
-    root, source = cluster.shared / "data", [paths[0], "--valid", paths[1], "--workers", 3]
-    for command in (
-        ["tokenizer", "train", *source, "--vocab-size", 300, "--name", "t"],
-        ["data", "build", *source, "--tokenizer", "t", "--name", "c"],
-    ):
-        everybody_in(cluster)
-        with job(cluster, root, *command) as process:
-            victim(cluster, process, lambda host: runs_a_process(cluster, host, "MapBatches"))
-    assert contents(root / "tokenizer" / "t", "tokenizer.json") == contents(
-        tmp_path / "t", "tokenizer.json"
-    )
-    made = contents(root / "tokens" / "c", "*/*")
-    assert len(made) > 8
-    assert made == contents(tmp_path / "tokens", "*/*")
-
-
-def contents(folder: Path, pattern: str) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.glob(pattern)}
