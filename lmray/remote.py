@@ -11,7 +11,7 @@ two leaves the old state or the new one. Credentials are those of the environmen
 none is read or written here.
 """
 
-import fcntl
+import itertools
 import os
 import shutil
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmray.errors import LmrayError
-from lmray.storage import atomic_writer
+from lmray.storage import atomic_writer, is_locked, one_at_a_time
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
@@ -67,7 +67,8 @@ def refresh(path: Path) -> list[Path]:
     if not url(path):
         return []
     fetched = []
-    with _alone(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with one_at_a_time(path.parent / f".{path.name}.refresh"):
         if _being_written(path):
             return []
         there = _objects(path)
@@ -213,25 +214,7 @@ def _reaching(path: Path) -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Lets one process of this machine at a time refresh a path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with (path.parent / f".{path.name}.refresh").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def _being_written(path: Path) -> bool:
     """Whether a process of this machine holds storage.locked on a folder or one it lies in."""
-    for folder in (path, *path.parents):
-        if folder.name in SCHEMES:
-            break
-        lock = folder / ".lock"
-        if folder.is_dir() and lock.exists():
-            with lock.open("r") as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    return True
-    return False
+    within = itertools.takewhile(lambda folder: folder.name not in SCHEMES, (path, *path.parents))
+    return any(map(is_locked, within))

@@ -193,6 +193,19 @@ def one_at_a_time(path: Path) -> Iterator[None]:
         yield
 
 
+def is_locked(directory: Path) -> bool:
+    """Whether a process of this machine is within `locked(directory)`."""
+    lock = directory / ".lock"
+    if not lock.exists():
+        return False
+    with lock.open("r") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 @contextmanager
 def locked(directory: Path, busy: str) -> Iterator[None]:
     """Keeps a second process out of the block; the lock dies with its process.

@@ -1,8 +1,10 @@
-"""Threads, for work that releases the interpreter's lock: how many, and results in order."""
+"""Threads: how many, results in order where work releases the interpreter's lock, repetition."""
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Literal, TypeVar
 
 from lmray.errors import UsageError
@@ -48,3 +50,22 @@ def ordered_map(
                 yield waiting.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def repeating(act: Callable[[], None], *, every_s: float) -> Iterator[None]:
+    """Lets a thread act every so many seconds, and once more when the block has ended."""
+    ended = threading.Event()
+
+    def repeat() -> None:
+        while not ended.wait(every_s):
+            act()
+        act()
+
+    thread = threading.Thread(target=repeat, name="lmray-repeating", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

@@ -114,10 +114,12 @@ echo "Ray: ${#nodes[@]} nodes at $RAY_ADDRESS, dashboard on $head 127.0.0.1:$((p
 
 on "$head" "$@" &
 command_step=$!
-trap 'kill -TERM "$command_step" 2>/dev/null' TERM INT
+told=
+trap 'told=yes; kill -TERM "$command_step" 2>/dev/null' TERM INT
 code=0
 wait "$command_step" || code=$?
-while kill -0 "$command_step" 2>/dev/null; do # a signal ends the first wait
+while [ -n "$told" ]; do # a signal ends a wait, with a code of its own
+  told=
   code=0
   wait "$command_step" || code=$?
 done

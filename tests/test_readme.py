@@ -10,6 +10,7 @@ import typer
 
 from lmray.cli.main import app
 from lmray.config import KEYS, parse_assignments
+from lmray.runs.expected import BANDS
 from lmray.sweeps.space_file import shipped_spaces
 
 ROOT = Path(__file__).parents[1]
@@ -54,3 +55,8 @@ def test_every_file_of_the_tree_and_every_link_exists():
 
 def test_every_shipped_space_is_in_the_readme():
     assert all(f"{name}.py" in README for name in shipped_spaces())
+
+
+def test_the_loss_that_the_readme_lets_expect_is_the_band_that_runs_are_set_against():
+    band = next(band for band in BANDS if band.preset == "base_ts")
+    assert f"Expect a validation loss of {band.low} to {band.high} nats/token" in README

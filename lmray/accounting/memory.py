@@ -8,7 +8,7 @@ that attention=math and ffn=relu2 keep more there.
 
 Not listed: what a kernel, the loss or the optimizer needs for a moment; and while a checkpoint is
 being written, the host's copy of weights and moments, three times the weights. On a CPU that is
-memory of the training's own.
+memory of the training's own, and so are the gradients once more while its threads share a batch.
 
 Letters of formulas: n positions of a sequence, d width, e width of keys and values.
 """

@@ -14,23 +14,16 @@ def stop(directory: SweepDirectory, root: Root = DEFAULT_ROOT) -> None:
     """
     from lmray.cli.show import err
     from lmray.errors import PreflightError
-    from lmray.storage import locked
+    from lmray.storage import is_locked
     from lmray.sweeps.sweep_directory import StopFile, is_closed, read_space
 
     found = locate_sweep(directory, root)
     space, digest = read_space(found)
-    busy = f"{found} is being run"
-    try:
-        with locked(found, busy):
-            pass
-    except PreflightError:
-        StopFile.of(found).ask()
-        again = "audit` with the same options" if is_closed(found, space, digest) else "resume`"
-        err.print(
-            f"asked: trials write checkpoints and end; `lmray sweep {again} goes on from them"
-        )
-        return
-    raise PreflightError(f"nobody on this machine runs {found}; there is nothing to stop")
+    if not is_locked(found):
+        raise PreflightError(f"nobody on this machine runs {found}; there is nothing to stop")
+    StopFile.of(found).ask()
+    again = "audit` with the same options" if is_closed(found, space, digest) else "resume`"
+    err.print(f"asked: trials write checkpoints and end; `lmray sweep {again} goes on from them")
 
 
 def add(

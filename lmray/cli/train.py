@@ -92,30 +92,22 @@ def _following(
     """Reports what workers elsewhere write to metrics.jsonl, as they write it."""
     from lmray.config import run_id
     from lmray.storage import read_lines
+    from lmray.threads import repeating
 
     path = runs / run_id(run, digest) / "metrics.jsonl"
-    ended = threading.Event()
     seen = len(read_lines(path))
 
     def follow() -> None:
         nonlocal seen
-        last = False
-        while not last:
-            last = ended.wait(0.5)
-            records = read_lines(path)
-            # A run that goes on from a checkpoint first cuts off what came after it.
-            seen = min(seen, len(records))
-            for record in records[seen:]:
-                report(record)
-            seen = len(records)
+        records = read_lines(path)
+        # A run that goes on from a checkpoint first cuts off what came after it.
+        seen = min(seen, len(records))
+        for record in records[seen:]:
+            report(record)
+        seen = len(records)
 
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
+    with repeating(follow, every_s=0.5):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 @contextmanager

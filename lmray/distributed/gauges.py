@@ -6,7 +6,6 @@ sets each again as long as the run is alive, so one that has ended or was killed
 minute later. A counter stays until its node's Ray ends; so none has a label that a trial brings.
 """
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from ray.util.metrics import Counter, Gauge
 from lmray.config import Run
 from lmray.dataset import ShardRow
 from lmray.sweeps.ledger import Status, read_events, statuses
+from lmray.threads import repeating
 from lmray.training.loop import Record, Report
 
 _AGAIN_S = 4.0
@@ -126,7 +126,7 @@ def sweep_gauges(directory: Path, known: Callable[[], int]) -> Iterator[None]:
             number += known() - len(stands) if status == "waiting" else 0
             _metric(TRIALS).set(number, {"sweep": directory.name, "status": status})
 
-    with _again_and_again(count):
+    with repeating(count, every_s=_AGAIN_S):
         yield
 
 
@@ -153,27 +153,8 @@ def _repeated() -> Iterator[Callable[[Mapping[str, Measure], Record, dict[str, s
             if value is not None:
                 _metric(measure).set(value, labels)
 
-    with _again_and_again(set_all):
+    with repeating(set_all, every_s=_AGAIN_S):
         yield show
-
-
-@contextmanager
-def _again_and_again(act: Callable[[], None]) -> Iterator[None]:
-    """Lets a thread act every few seconds, and once more when the block has ended."""
-    ended = threading.Event()
-
-    def repeat() -> None:
-        while not ended.wait(_AGAIN_S):
-            act()
-        act()
-
-    thread = threading.Thread(target=repeat, name="lmray-gauges", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 @cache

@@ -81,8 +81,8 @@ def train_on_workers(
         try:
             trainer.fit()
         finally:
-            for name in ("run.json", "metrics.jsonl"):  # of workers on other nodes
-                remote.refresh(directory.path / name)
+            for file in ("run.json", "metrics.jsonl"):  # of workers on other nodes
+                remote.refresh(directory.path / file)
             # Interrupted from here, the workers end without a chance to say so themselves.
             if directory.status == "running":
                 directory.finish("preempted", {})

@@ -1,6 +1,7 @@
 """The gradient noise scale of a run at its checkpoints, kept in its noise_scale.json."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,9 @@ def measure_noise(
     return facts
 
 
-def _measure(trained: Trained, sampler: BatchSampler, batches: int, told: Any) -> NoiseScale:
+def _measure(
+    trained: Trained, sampler: BatchSampler, batches: int, told: Callable[[int], None]
+) -> NoiseScale:
     def loss(number: int) -> torch.Tensor:
         told(number)
         inputs, targets = (

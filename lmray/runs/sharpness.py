@@ -68,7 +68,7 @@ def sharpness_along(
     whole = len(found) * measure.most
     records = []
     for number, path in enumerate(found):
-        step = int(path.name.removeprefix("step-"))
+        step = checkpoint.step_of(path)
         if step not in known:
 
             def tell(made: int, before: int = number * measure.most) -> None:

@@ -1,7 +1,6 @@
 """scripts/local_cluster.sh and `lmray submit` on a cluster that `ray up` made of three hosts."""
 
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,23 +15,6 @@ pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.skipif(bool(WITHOUT), reason=WITHOUT),
 ]
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    cluster = LocalCluster(tmp_path_factory.mktemp("cluster") / "c")
-    cluster.script("down")
-    try:
-        cluster.script("up")
-        yield cluster
-    finally:
-        assert "nothing of the cluster is left" in cluster.script("down")
-        assert (
-            "lmrayt"
-            not in subprocess.run(
-                ["ip", "-o", "link"], capture_output=True, text=True, check=True
-            ).stdout
-        )
 
 
 @pytest.fixture

@@ -133,8 +133,9 @@ def test_a_sweep_whose_driver_and_node_are_killed_is_finished_with_the_ledger_of
             time.sleep(0.02)
         if moment == "paused":
             driver.kill()
-        else:  # Ray's node, and with it what trains; the driver notices that none is left
-            os.kill(driver.processes("raylet/raylet ")[0], signal.SIGKILL)
+        else:  # Ray's node and what trains on it; the driver notices that none is left
+            for process in ("raylet/raylet ", "ray::ImplicitFunc"):
+                os.kill(driver.processes(process)[0], signal.SIGKILL)
             assert driver.process.wait(timeout=240) == 1
         before = read_events(ledger)
     Driver(question, tmp_path).wait()

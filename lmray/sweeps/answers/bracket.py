@@ -14,13 +14,15 @@ from lmray.sweeps.search.bracket import found_on
 from lmray.sweeps.search.lines import Line, lines
 from lmray.sweeps.search.outcomes import outcomes
 
-NOTE = (
-    "The best is the value that got furthest with the lowest mean loss. The optimum is the lowest "
-    "point of a parabola in the logarithm, by least squares through the losses at values within a "
-    f"factor of {WINDOW:g} of the lowest, each seed with a level of its own; its interval is "
-    "Fieller's, from how the losses scatter around the parabola."
+BRACKETS_NOTE = "The best is the value that got furthest with the lowest mean loss."
+"""What the table of `brackets` says, for its reader."""
+
+OPTIMA_NOTE = (
+    "The optimum is the lowest point of a parabola in the logarithm, by least squares through the "
+    f"losses at values within a factor of {WINDOW:g} of the lowest, each seed with a level of its "
+    "own; its interval is Fieller's, from how the losses scatter around the parabola."
 )
-"""What the tables of `brackets` and `optima` say, for their reader."""
+"""The same of `optima`."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,8 @@ def _state(search: Bracket, line: Line) -> str:
     if search.lacks(line):
         return f"not closed within its limit of {search.trials} values"
     told = "closed" if found.interior else "the best is at its edge"
+    if search.gaps(found):
+        told = "the values that would close it failed"
     if search.to_divergence and math.isnan(found.diverged):
         told += f", none up to {line.points[-1][0]:g} diverged"
     return told

@@ -115,20 +115,20 @@ def against(sweep: Sweep, key: str, path: Path, fits: Sequence[tuple[Level, Opti
     """
     with figure(path, (6.4, 4.4)) as axes:
         axes.margins(y=0.12)  # room for the note below the best point
-        lines = [(f"at {r:,} tokens, prefix", _at_rung(sweep, key, r)) for r in _rungs(sweep)]
-        lines.append(("at the end, whole split", _at_end(sweep, key)))
+        lines = [(r, f"at {r:,} tokens, prefix", _at_rung(sweep, key, r)) for r in _rungs(sweep)]
+        budget = sweep.space.base.budget.tokens
+        lines.append((budget, "at the end, whole split", _at_end(sweep, key)))
         fitted = {level.tokens: fit for level, fit in fits}
-        places = [*_rungs(sweep), sweep.space.base.budget.tokens]
         shades = matplotlib.colormaps["Blues"]
-        for number, (label, points) in enumerate(lines, start=1):
+        for number, (tokens, label, points) in enumerate(lines, start=1):
             if points:
                 colour = shades(0.25 + 0.65 * number / len(lines))
                 lowest = _lowest(points)
                 values, _, losses = zip(*points, strict=True)
                 axes.plot(values, losses, "o", color=colour, markersize=5)
                 axes.plot(list(lowest), list(lowest.values()), color=colour, label=label)
-                if places[number - 1] in fitted:
-                    draw_optimum(axes, fitted[places[number - 1]], colour)
+                if tokens in fitted:
+                    draw_optimum(axes, fitted[tokens], colour)
         diverged = [row.trial.value(key) for row in sweep.rows if row.status == "diverged"]
         if diverged:
             top = axes.get_xaxis_transform()

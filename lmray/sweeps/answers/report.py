@@ -44,9 +44,10 @@ def write_report(sweep: Sweep, runs: Path) -> Path:
     """Writes the report of a sweep, finished or not, and returns the path of report.md."""
     folder = sweep.directory / "report"
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = _draw(sweep, runs, folder)
+    along = _traced(sweep)
+    pictures = _draw(sweep, along, runs, folder)
     write_bytes(folder / "trials.csv", as_csv(sweep).encode())
-    facts = _facts(sweep, runs) | {"pictures": pictures}
+    facts = _facts(sweep, along, runs) | {"pictures": pictures}
     environment = _environment()
     for kind, table in (("md", markdown), ("html", _html)):
         environment.filters["table"] = table
@@ -56,12 +57,15 @@ def write_report(sweep: Sweep, runs: Path) -> Path:
     return folder / "report.md"
 
 
-def _draw(sweep: Sweep, runs: Path, folder: Path) -> list[Path]:
+def _traced(sweep: Sweep) -> list[bracket.Traced]:
+    return bracket.traced(sweep, read_events(sweep.directory / "ledger.jsonl"))
+
+
+def _draw(sweep: Sweep, along: list[bracket.Traced], runs: Path, folder: Path) -> list[Path]:
     """The pictures that say something of this sweep, drawn; each as png and svg."""
     drawings: list[tuple[str, Callable[[Path], None]]] = []
     if sweep.space.baseline:
         drawings.append(("differences", lambda path: plots_compare.differences(sweep, path)))
-    along = bracket.traced(sweep, read_events(sweep.directory / "ledger.jsonl"))
     for key in plots.numeric_axes(sweep):
         name = f"loss-against-{key.rpartition('.')[2]}"
         own = along[0].fits if len(along) == 1 and key == bracket.searched(sweep) else []
@@ -80,7 +84,7 @@ def _draw(sweep: Sweep, runs: Path, folder: Path) -> list[Path]:
     return [folder / f"{name}.png" for name, _ in drawings]
 
 
-def _facts(sweep: Sweep, runs: Path) -> dict[str, Any]:
+def _facts(sweep: Sweep, along: list[bracket.Traced], runs: Path) -> dict[str, Any]:
     space = sweep.space
     compared = len(space.seeds) > 1 or bool(space.baseline)
     directories = [RunDirectory(runs / row.trial.id) for row in sweep.rows]
@@ -88,15 +92,15 @@ def _facts(sweep: Sweep, runs: Path) -> dict[str, Any]:
     rungs = space.asha.rungs(space.base.budget.tokens)
     events = read_events(sweep.directory / "ledger.jsonl")
     sizes = batches.batch_sizes(sweep, runs) if batches.KEY in space.axes else []
-    along = bracket.traced(sweep, events)
     return {
         "sweep": sweep,
         "space": space,
         "model": space.base.model,
-        "answer": answer(sweep),
+        "answer": _answer(sweep, along),
         "brackets": bracket.brackets(sweep, along),
         "optima": bracket.optima(along),
-        "optima_note": bracket.NOTE,
+        "brackets_note": bracket.BRACKETS_NOTE,
+        "optima_note": bracket.OPTIMA_NOTE,
         "edges": edges.edges(sweep, along),
         "edges_note": edges.NOTE,
         "trials": (columns(space), [readable(row, sweep.best) for row in sweep.rows]),
@@ -135,6 +139,10 @@ def _embedded(picture: Path) -> str:
 
 def answer(sweep: Sweep) -> str:
     """The result in a few sentences: the best values, how sure that is, whether at an edge."""
+    return _answer(sweep, _traced(sweep))
+
+
+def _answer(sweep: Sweep, along: list[bracket.Traced]) -> str:
     groups = summaries(sweep)
     best = best_of(groups)
     if best is None:
@@ -156,7 +164,6 @@ def answer(sweep: Sweep) -> str:
             text += f" {key} is at the edge of the values tried, so try further out."
         elif len(values) > 2:
             text += f" {key} is in the interior of the values tried."
-    along = bracket.traced(sweep, read_events(sweep.directory / "ledger.jsonl"))
     text += edges.edge_sentence(sweep, along) + bracket.fitted_sentence(sweep, along)
     return text + _certainty(sweep, groups, best)
 

@@ -1,15 +1,13 @@
 """How a space is searched: which combinations are tried, and what an outcome says of the next."""
 
+from lmray.sweeps.search.along import Along
 from lmray.sweeps.search.bisection import Bisect
 from lmray.sweeps.search.bracket import Bracket
 from lmray.sweeps.search.designs import Grid, Random, Sobol
 from lmray.sweeps.search.outcomes import Outcome, outcomes
 from lmray.sweeps.search.tpe import Tpe
 
-Along = Bracket | Bisect
-"""Searches along one axis, which begin with the grid."""
-
-Sequential = Tpe | Along
+Sequential = Tpe | Bracket | Bisect
 """Searches that learn from outcomes what to try next."""
 
 Search = Grid | Random | Sobol | Sequential

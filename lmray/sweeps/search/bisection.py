@@ -15,49 +15,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lmray.sweeps.axes import Axes, Combination, grid
-from lmray.sweeps.search.bracket import most_on_lines
-from lmray.sweeps.search.designs import check_trials
-from lmray.sweeps.search.lines import Line, check_line, check_ratio, combination, lines
-from lmray.sweeps.search.outcomes import Outcome
+from lmray.sweeps.search.along import Along
+from lmray.sweeps.search.lines import Line
 
 
 @dataclass(frozen=True)
-class Bisect:
+class Bisect(Along):
     """Halves the gap between what is stable and what diverges."""
 
-    key: str
-    """The axis, as in optim.lr."""
     ratio: float = 1.1
     """Between the smallest diverged value and the largest stable one in the end."""
-    trials: int = 20
-    """Values tried at most on a line, the listed ones among them; each with every seed."""
-    highest: float = 1.0
-    """No value above it is tried; a configuration has no higher learning rate."""
-
-    def __post_init__(self) -> None:
-        check_trials(self.trials)
-        check_ratio("Bisect", self.ratio)
-
-    def check(self, axes: Axes) -> None:
-        """Raises UsageError for axes along which it cannot go on."""
-        check_line("Bisect", axes, self.key, highest=self.highest)
-
-    def design(self, axes: Axes) -> list[Combination]:
-        """The combinations that wait for no outcome."""
-        return grid(axes)
-
-    def most(self, axes: Axes) -> int:
-        """Combinations tried at most."""
-        return most_on_lines(axes, self.key, self.design(axes), self.trials)
-
-    def next(self, axes: Axes, seen: Sequence[Outcome]) -> Combination | None:
-        """The value to try next on a line; None while there is none."""
-        for line in lines(axes, self.key, seen):
-            if len(line.points) < self.trials:
-                for value in self.lacks(line)[:1]:
-                    return combination(axes, self.key, value, line.others)
-        return None
 
     def lacks(self, line: Line) -> list[float]:
         """The values at which seeds have still to be tried, a seed's after the other's."""

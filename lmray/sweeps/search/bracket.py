@@ -11,12 +11,10 @@ is varied too, the rate is tuned for each. What is tried next follows from the o
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lmray.sweeps.axes import Axes, Combination, grid
-from lmray.sweeps.search.designs import check_trials
-from lmray.sweeps.search.lines import Line, check_line, check_ratio, combination, lines
+from lmray.sweeps.search.along import Along
+from lmray.sweeps.search.lines import Line
 from lmray.sweeps.search.outcomes import Outcome
 
 _ENOUGH = 1.01
@@ -69,44 +67,14 @@ def _rank(point: tuple[float, Outcome]) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class Bracket:
+class Bracket(Along):
     """Extends a list of values until it holds the optimum, then refines around that."""
 
-    key: str
-    """The axis, as in optim.lr."""
     ratio: float = 1.5
     """Between the best value and its neighbours in the end."""
-    trials: int = 20
-    """Values tried at most on a line, the listed ones among them; each with every seed."""
-    highest: float = 1.0
-    """No value above it is tried; a configuration has no higher learning rate."""
     to_divergence: bool = True
     """Whether it goes up until a run above the best has diverged, and not only until one is
     worse."""
-
-    def __post_init__(self) -> None:
-        check_trials(self.trials)
-        check_ratio("Bracket", self.ratio)
-
-    def check(self, axes: Axes) -> None:
-        """Raises UsageError for axes along which it cannot go on."""
-        check_line("Bracket", axes, self.key, highest=self.highest)
-
-    def design(self, axes: Axes) -> list[Combination]:
-        """The combinations that wait for no outcome."""
-        return grid(axes)
-
-    def most(self, axes: Axes) -> int:
-        """Combinations tried at most."""
-        return most_on_lines(axes, self.key, self.design(axes), self.trials)
-
-    def next(self, axes: Axes, seen: Sequence[Outcome]) -> Combination | None:
-        """A value that a line lacks; None while there is none to be known before others end."""
-        for line in lines(axes, self.key, seen):
-            if len(line.points) < self.trials:
-                for value in self.lacks(line)[:1]:
-                    return combination(axes, self.key, value, line.others)
-        return None
 
     def lacks(self, line: Line) -> list[float]:
         """The values that a line still lacks, what extends it before what refines it.
@@ -123,17 +91,15 @@ class Bracket:
         closed_above = found.diverged if self.to_divergence else found.above
         if math.isnan(closed_above) and highest < self.highest:
             wanted.append(min(highest * line.step, self.highest))
-        if found.interior:
-            gaps = [(found.best / found.below, found.below), (found.above / found.best, found.best)]
-            wanted += [
-                low * math.sqrt(gap)
-                for gap, low in sorted(gaps, reverse=True)
-                if gap > self.ratio * _ENOUGH
-            ]
+        wanted += [low * math.sqrt(gap) for gap, low in self.gaps(found)]
         return line.fresh(wanted)
 
+    def gaps(self, found: Found) -> list[tuple[float, float]]:
+        """Those beside an interior best that are wider than `ratio`, the wider first.
 
-def most_on_lines(axes: Axes, key: str, design: Sequence[Combination], trials: int) -> int:
-    """Combinations of a search that tries at most so many values on each line."""
-    found = lines(axes, key, [Outcome(each, "running") for each in design])
-    return len(design) + sum(max(0, trials - len(line.points)) for line in found)
+        Each as the factor and its lower end.
+        """
+        if not found.interior:
+            return []
+        beside = [(found.best / found.below, found.below), (found.above / found.best, found.best)]
+        return [each for each in sorted(beside, reverse=True) if each[0] > self.ratio * _ENOUGH]
