@@ -85,6 +85,7 @@ OTHER = {
     "tracking.project": "other",
     "tracking.tensorboard": True,
     "seed": 1,
+    "begins_from": "0123456789ab",
 }
 
 

@@ -1,7 +1,7 @@
 """Arguments that several verbs take, and how they are looked up."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -95,6 +95,16 @@ def find_run(given: str, root: Path) -> "RunDirectory":
     raise UsageError(
         f"{what} with {given!r} beneath {root / 'runs'}; give a run's directory or more of its id"
     )
+
+
+def changes_of(texts: list[str], root: Path) -> dict[str, Any]:
+    """What assignments change; the run that begins_from names is looked up, as `find_run`."""
+    from lmray.config import parse_assignments
+
+    changes = parse_assignments(texts)
+    if (parent := changes.get("begins_from", "none")) != "none":
+        changes["begins_from"] = find_run(parent, root).path.name
+    return changes
 
 
 def place_data(run: "Run", root: Path) -> "Run":

@@ -13,6 +13,7 @@ from lmray.cli.options import (
     Overrides,
     Root,
     SweepDirectory,
+    changes_of,
     locate_sweep,
     place_data,
 )
@@ -126,10 +127,9 @@ def _loaded(
     from dataclasses import replace
 
     import lmray.distributed  # noqa: F401 - sets Ray's environment before a space imports Ray
-    from lmray.config import parse_assignments
     from lmray.sweeps.space_file import load_space
 
-    asked = load_space(source).with_overrides(parse_assignments(changes))
+    asked = load_space(source).with_overrides(changes_of(changes, root))
     said: dict[str, Any] = {"base": place_data(asked.base, root)}
     if memory_gb:
         said["memory_gb"] = memory_gb

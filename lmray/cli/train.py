@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lmray.cli.options import DEFAULT_ROOT, Address, Json, Overrides, Root, place_data
+from lmray.cli.options import DEFAULT_ROOT, Address, Json, Overrides, Root, changes_of, place_data
 
 if TYPE_CHECKING:
     from lmray.config import Run
@@ -20,8 +20,13 @@ if TYPE_CHECKING:
 def train(
     changes: Overrides = None,
     config: Annotated[
-        str, typer.Option(help="A preset (tiny, base_ts, base_owt) or a YAML or JSON file.")
-    ] = "tiny",
+        str,
+        typer.Option(
+            help="A preset (tiny, base_ts, base_owt) or a YAML or JSON file; tiny, or what RUN has "
+            "where begins_from=RUN.",
+            show_default=False,
+        ),
+    ] = "",
     again: Annotated[
         bool, typer.Option("--again", help="Discard what this very run left and train it anew.")
     ] = False,
@@ -29,15 +34,26 @@ def train(
     root: Root = DEFAULT_ROOT,
     json: Json = False,
 ) -> None:
-    """Train one model; the same command goes on where an interrupted one stopped."""
+    """Train one model; the same command goes on where an interrupted one stopped.
+
+    begins_from=RUN goes on from the end of a run that is done, under what else is changed, up to a
+    budget.tokens that counts RUN's too.
+    """
     import shutil
 
     from lmray import presets, remote
     from lmray.cli.show import result
-    from lmray.config import override, parse_assignments, run_id
+    from lmray.config import override, run_id
     from lmray.dataset import open_splits
+    from lmray.runs.run_directory import RunDirectory
 
-    run = place_data(override(presets.load(config), parse_assignments(changes or [])), root)
+    asked = changes_of(changes or [], root)
+    parent = asked.get("begins_from", "none")
+    inherits = parent != "none" and not config
+    base = (
+        RunDirectory(root / "runs" / parent).config if inherits else presets.load(config or "tiny")
+    )
+    run = place_data(override(base, asked), root)
     splits = open_splits(run.data.tokens)
     path = root / "runs" / run_id(run, splits.digest)
     if again:
@@ -136,6 +152,8 @@ def _sentence(directory: "RunDirectory") -> str:
     facts, validation = directory.facts, directory.final_validation()
     text = f"{directory.path}: {directory.status}"
     text += f" after {facts['tokens']:,} tokens" if "tokens" in facts else ""
+    if before := directory.began_at_tokens:
+        text += f", {before:,} of them those of {directory.config.begins_from}"
     if validation:
         text += (
             f"; validation loss {_number(validation['loss'])} nats/token "

@@ -6,10 +6,11 @@ properties.
 
 import ast
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from lmray.config.batch_schedule import BatchSchedule, BatchShape, batch_schedule
 from lmray.config.model import Model
@@ -28,12 +29,24 @@ _LATER = frozenset(
         *(f"optim.{field}" for field in ("name", "matrix_lr", "momentum", "no_decay")),
         *(f"optim.{field}" for field in ("schedule", "decay_fraction", "phases", "precision")),
         *(f"budget.{field}" for field in ("steps", "flops", "seconds")),
+        "begins_from",
     }
 )
 """Keys younger than the first run ids; they enter an id where they are not at their default."""
 
 _SHOWN = {"prompts", "sample_tokens"}
 """Keys of the evaluation that change what is shown of a run and nothing of its curve."""
+
+_ID_DIGITS = 12
+
+
+def _run_id_or_none(value: str) -> str:
+    if value != "none" and not re.fullmatch(f"[0-9a-f]{{{_ID_DIGITS}}}", value):
+        raise ValueError(
+            f"begins_from={value!r} is no run id of {_ID_DIGITS} hex digits; name a folder of "
+            f"runs/, or none"
+        )
+    return value
 
 
 class Run(Section):
@@ -48,6 +61,9 @@ class Run(Section):
     tracking: Tracking = Tracking()
     seed: Annotated[int, Field(ge=0, lt=2**32), BeforeValidator(integral)] = 0
     """Fixes initial weights and batches."""
+    begins_from: Annotated[str, AfterValidator(_run_id_or_none)] = "none"
+    """Run id of a run that is done, in the same folder of runs, whose last checkpoint this one goes
+    on from with settings of its own; budget.tokens counts what that one has trained too."""
 
     @property
     def sequences_per_step(self) -> int:
@@ -136,19 +152,25 @@ class Run(Section):
             data["ramp"] = [[s.step, s.shape.sequences, s.shape.length] for s in stages]
         values["data"] = data
         for key in _LATER:
-            section, _, field = key.partition(".")
-            if values[section][field] == _DEFAULTS[key]:
-                del values[section][field]
+            section, _, field = key.rpartition(".")
+            place = values[section] if section else values
+            if place[field] == _DEFAULTS[key]:
+                del place[field]
         return {**values, "model": self.model.experiment()}
 
 
-def run_id(run: Run, data_digest: str) -> str:
-    """Twelve hex digits of what determines the curve: experiment, token dataset, numerics.
+def identity(run: Run, data_digest: str) -> dict[str, Any]:
+    """What determines the curve: experiment, token dataset, numerics.
 
     `data_digest` is Splits.digest of the run's dataset.
     """
-    identity = {"experiment": run.experiment(), "data": data_digest, "numerics": NUMERICS}
-    return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:12]
+    return {"experiment": run.experiment(), "data": data_digest, "numerics": NUMERICS}
+
+
+def run_id(run: Run, data_digest: str) -> str:
+    """Twelve hex digits of the run's `identity`."""
+    text = canonical_json(identity(run, data_digest))
+    return hashlib.sha256(text.encode()).hexdigest()[:_ID_DIGITS]
 
 
 def build(values: Mapping[str, Any], *, source: str) -> Run:
@@ -184,7 +206,7 @@ def parse_assignments(texts: Sequence[str]) -> dict[str, Any]:
         if not equals:
             raise UsageError(f"{text!r} is not key=value; write it as in optim.lr=1e-3")
         parsed = parse_value(value)
-        # A directory may be called 2024 or true.
+        # A directory may be called 2024 or true, a run 123456789012.
         changes[key] = parsed if isinstance(parsed, str) or key not in _TEXTS else value
     return changes
 
@@ -217,7 +239,7 @@ _DEFAULTS = flatten(Run())
 KEYS = tuple(_DEFAULTS)
 """Every dotted key, as overrides, spaces, files and tables spell it."""
 
-_TEXTS = ("data.tokens", "tracking.project")
+_TEXTS = ("data.tokens", "tracking.project", "begins_from")
 
 
 def _validate(values: Mapping[str, Any]) -> Run:

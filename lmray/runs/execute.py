@@ -10,8 +10,9 @@ import torch
 import torch.distributed as dist
 
 from lmray import remote
-from lmray.config import NUMERICS, Run, run_id
+from lmray.config import Run, identity, run_id
 from lmray.dataset import Splits
+from lmray.runs.lineage import beginning
 from lmray.runs.run_directory import FINAL, MetricsWriter, RunDirectory, Status
 from lmray.runs.samples import sampler
 from lmray.runs.tracking import check_tracking, open_trackers
@@ -34,8 +35,9 @@ def execute(
     the sweep's name for Weights & Biases.
     Under torch.distributed each worker calls this and rank 0 writes.
 
-    Raises PreflightError if another process trains the run, its data does not fit or its tracking
-    cannot begin; any error of the training itself after writing it down as failed or out_of_memory.
+    Raises PreflightError if another process trains the run, its data does not fit, it cannot begin
+    from its parent or its tracking cannot begin; any error of the training itself after writing it
+    down as failed or out_of_memory.
     """
     check_data(run, splits)
     identifier = run_id(run, splits.digest)
@@ -43,9 +45,14 @@ def execute(
     remote.refresh(directory.path)
     if directory.status in FINAL:
         return directory
-    identity = {"experiment": run.experiment(), "data": splits.digest, "numerics": NUMERICS}
     go = partial(
-        train, run, splits, directory.checkpoints, identity=identity, interrupted=interrupted
+        train,
+        run,
+        splits,
+        directory.checkpoints,
+        identity=identity(run, splits.digest),
+        interrupted=interrupted,
+        begin=beginning(run, splits.digest, directory),
     )
     if dist.is_initialized() and dist.get_rank() > 0:
         go(report=report)

@@ -61,6 +61,14 @@ class RunDirectory:
         """The run's configuration."""
         return Run.model_validate(self.facts["config"])
 
+    @property
+    def began_at_tokens(self) -> int:
+        """Training tokens that the run took over with its parent's state; 0 without a parent."""
+        if self.status == "absent" or self.config.begins_from == "none":
+            return 0
+        begun = [life["began_at_step"] for life in self.facts["lives"] if "began_at_step" in life]
+        return self.config.batches.tokens(begun[0]) if begun else 0
+
     def records(self, kind: str) -> list[dict[str, Any]]:
         """The records of metrics.jsonl of one kind, in order."""
         return [r for r in read_lines(self.path / "metrics.jsonl") if r["kind"] == kind]

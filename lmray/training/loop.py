@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch.optim import Optimizer
 
 from lmray.accounting import step_flops
 from lmray.config import BatchSchedule, Run
@@ -30,6 +31,7 @@ from lmray.training.measured import Window, forget_peak_memory, peak_memory_byte
 from lmray.training.precision import product_dtype
 from lmray.training.saving import Saver
 from lmray.training.schedules import learning_rate
+from lmray.training.snapshot import START, Position
 from lmray.training.worker import Worker
 
 Record = dict[str, Any]
@@ -40,6 +42,10 @@ Report = Callable[[Record], None]
 
 Sample = Callable[[TransformerLM], list[Record]]
 """What a model writes at an evaluation: records without their kind and place."""
+
+Begin = Callable[[TransformerLM, Optimizer], Position]
+"""What a run without a checkpoint of its own begins with: it may put another run's state into model
+and optimizer, and returns where that one was."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,11 @@ def never() -> bool:
     return False
 
 
+def anew(model: TransformerLM, optimizer: Optimizer) -> Position:
+    """A `begin` that leaves the initial state as it is."""
+    return START
+
+
 def no_samples(model: TransformerLM) -> list[Record]:
     """A `sample` that writes nothing."""
     return []
@@ -74,8 +85,10 @@ def train(
     report: Report,
     interrupted: Callable[[], bool] = never,
     sample: Sample = no_samples,
+    begin: Begin = anew,
 ) -> Outcome:
-    """Trains `run` to the end of its budget, from its newest checkpoint beneath `directory` if any.
+    """Trains `run` to the end of its budget, from its newest checkpoint beneath `directory` if any,
+    else from what `begin` puts in place.
 
     The first record, kind "start", says after which step this life begins; records that an earlier
     life made beyond it are void. A loss or gradient that is not finite, or a loss far above that of
@@ -92,7 +105,7 @@ def train(
     keep, best = run.execution.keep_checkpoints, run.execution.keep_best
     saving = Saver(directory, identity=identity, keep=keep, keep_best=best)
     with freed_memory_kept(), saving as saver:
-        return _train(run, splits, saver, report, interrupted, sample)
+        return _train(run, splits, saver, report, interrupted, sample, begin)
 
 
 def _train(
@@ -102,6 +115,7 @@ def _train(
     report: Report,
     interrupted: Callable[[], bool],
     sample: Sample,
+    begin: Begin,
 ) -> Outcome:
     begun = time.perf_counter()
     set_determinism(run.execution.deterministic)
@@ -109,6 +123,8 @@ def _train(
     peak_of = forget_peak_memory(resolve_device(run.execution.device))
     worker, meter = Worker(run, splits), Meter(run)
     start = saver.restore(worker.model, worker.optimizer)
+    if start.step == 0:
+        start = begin(worker.model, worker.optimizer)
     device = device_name(worker.device)
     dtype = product_dtype(run.optim.precision)
     clock = Clock(begun - start.seconds, device=device, dtype=dtype, workers=worker.world)
