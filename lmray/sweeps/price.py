@@ -145,12 +145,10 @@ def taken(sweep: Sweep, runs: Path) -> dict[str, Any]:
     times = [event.facts["time"] for event in read_events(sweep.directory / "ledger.jsonl")]
     records = [r for i in begun for r in RunDirectory(runs / i).records("train")]
     files = [file for i in begun for file in (runs / i).rglob("*") if file.is_file()]
-    flops = sum(
-        training_flops(row.trial.run.model, row.measured.get("tokens") or 0) for row in ids.values()
-    )
+    flops = sum(training_flops(row.trial.run.model, row.own_tokens) for row in ids.values())
     return {
         "trials": len(begun),
-        "tokens": sum(row.measured.get("tokens") or 0 for row in ids.values()),
+        "tokens": sum(row.own_tokens for row in ids.values()),
         "flops": flops,
         "hours": (max(times) - min(times)) / 3600 if times else 0.0,
         "memory_bytes": max((r.get("peak_memory_bytes", 0) for r in records), default=0),

@@ -22,6 +22,7 @@ from lmray.sweeps.search import (
     Bisect,
     Grid,
     Outcome,
+    Population,
     Search,
     Sequential,
     outcomes,
@@ -107,6 +108,8 @@ class Space:
 
     def _check_search(self) -> None:
         search = self.search
+        if isinstance(search, Population):
+            search.check(self.axes, self.base, self.seeds)
         if isinstance(search, Sequential) and self.refuse is not nothing_refused:
             raise UsageError(
                 f"space {self.name} has refuse() and {type(search).__name__}, whose combinations "
@@ -114,10 +117,10 @@ class Space:
             )
         if isinstance(search, Along):
             search.check(self.axes)
-        if isinstance(search, Bisect) and self.asha.mode != "none":
+        if isinstance(search, Bisect | Population) and self.asha.mode != "none":
             raise UsageError(
-                f"space {self.name} asks by Bisect which runs reach their end, and stops some "
-                f"early; set ASHA = TO_THE_END"
+                f"space {self.name} asks by {type(search).__name__}, which learns from how runs "
+                f"end, and stops some early; set ASHA = TO_THE_END"
             )
 
     def is_baseline(self, combination: Mapping[str, Any]) -> bool:
@@ -152,11 +155,17 @@ class Space:
         """The run that a combination describes, perhaps with a seed among its values."""
         return override(self.base, axis.assigned(self.axes, combination))
 
+    def _design(self) -> list[Combination]:
+        """What is tried whatever the outcomes."""
+        if isinstance(self.search, Population):
+            return self.search.first(self.axes, self.base.budget.tokens)
+        return self.search.design(self.axes)
+
     def refusals(self) -> list[Refusal]:
         """The combinations of the design that are not tried, and why."""
         known = {axis.identity(each.combination): each for each in self.refused}
         found = []
-        for combination in self.search.design(self.axes):
+        for combination in self._design():
             earlier = known.get(axis.identity(combination))
             reason = earlier.reason if earlier else self._reason(combination)
             if reason:
@@ -170,10 +179,9 @@ class Space:
     def combinations(self) -> list[Combination]:
         """What is tried, with every seed: the design but what is refused, then what was added."""
         refused = {axis.identity(each.combination) for each in self.refusals()}
-        design = self.search.design(self.axes)
-        allowed = [each for each in design if axis.identity(each) not in refused]
+        allowed = [each for each in self._design() if axis.identity(each) not in refused]
         # As JSON has them, they are in the order of the alphabet.
-        added = [{key: each[key] for key in self.axes if key in each} for each in self.added]
+        added = [{key: each[key] for key in self.axes if key in each} | each for each in self.added]
         return [*allowed, *added]
 
     def runs(self) -> list[tuple[dict[str, Any], Run]]:

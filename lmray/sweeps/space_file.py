@@ -8,7 +8,8 @@
 and, if it likes,
 
     SEARCH     Grid() (the default: every combination), Random(n), Sobol(n), Tpe(n), or along one
-               axis Bracket(key) for its optimum and Bisect(key) for its largest stable value
+               axis Bracket(key) for its optimum and Bisect(key) for its largest stable value;
+               Population(members, generations) changes values while it trains
     BASELINE   values of axes, {"variant": "baseline"}; the others are compared with these
     MEMORY_GB  of a device; combinations that take more are refused
     LOSERS     what trials that are stopped or diverge keep of their checkpoints: "best" (the

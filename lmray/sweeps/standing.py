@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lmray.runs.run_directory import RunDirectory
 from lmray.storage import last_line
 from lmray.sweeps.ledger import Event, Status, read_events, statuses
 from lmray.sweeps.space import Space, Trial
@@ -75,7 +76,7 @@ def _standing(trial: Trial, status: Status, events: list[Event], runs: Path) -> 
         record: dict[str, Any] = last_line(runs / trial.id / "metrics.jsonl")
         if record.get("tokens", 0) > tokens:
             tokens, loss = record["tokens"], record.get("loss")
-        if record.get("seconds") and tokens:
-            total = trial.run.training_tokens
-            eta = record["seconds"] / record["tokens"] * (total - tokens)
+        own = tokens - RunDirectory(runs / trial.id).began_at_tokens
+        if record.get("seconds") and own > 0:
+            eta = record["seconds"] / own * (trial.run.training_tokens - tokens)
     return Standing(trial, status, tokens, loss, rung, eta)

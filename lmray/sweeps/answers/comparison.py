@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lmray.accounting import num_parameters, training_flops
-from lmray.config import Run, flatten
+from lmray.config import flatten
 from lmray.runs.run_directory import RunDirectory
 from lmray.sweeps.answers.confidence import LEVEL, Estimate
 from lmray.sweeps.answers.tables import Summary, Sweep, reference, summaries
@@ -98,16 +98,11 @@ def cost(group: Summary, runs: Path) -> Cost:
     peaks = [record["peak_memory_bytes"] for record in records if "peak_memory_bytes" in record]
     return Cost(
         num_parameters(run.model),
-        trained_flops(run),
+        training_flops(run.model, run.training_tokens - group.rows[0].began_at_tokens),
         run.sequences_per_step,
         statistics.median(speeds) if speeds else math.nan,
         max(peaks, default=math.nan),
     )
-
-
-def trained_flops(run: Run) -> int:
-    """Operations of a run to the end of its tokens or steps."""
-    return training_flops(run.model, run.training_tokens)
 
 
 def costs(sweep: Sweep, runs: Path) -> Table:

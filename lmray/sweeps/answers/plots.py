@@ -43,9 +43,16 @@ _ENDS = {
 @contextmanager
 def figure(path: Path, size: tuple[float, float]) -> Iterator[Axes]:
     """Axes to draw on, saved in the end as path.png and path.svg."""
+    with panels(path, size, 1) as (axes,):
+        yield axes
+
+
+@contextmanager
+def panels(path: Path, size: tuple[float, float], count: int) -> Iterator[list[Axes]]:
+    """As `figure`, several axes above each other that share the horizontal one."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
-        yield figure.add_subplot()
+        yield list(figure.subplots(count, sharex=True, squeeze=False)[:, 0])
         figure.savefig(path.with_suffix(".png"), dpi=150)
         figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
 

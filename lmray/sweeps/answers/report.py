@@ -18,9 +18,11 @@ from lmray.sweeps.answers import (
     batches,
     bracket,
     edges,
+    lineage,
     plots,
     plots_compare,
     plots_lines,
+    plots_population,
     plots_sharpness,
 )
 from lmray.sweeps.answers.comparison import Table, costs, over_seeds, signed, switches
@@ -63,6 +65,9 @@ def _traced(sweep: Sweep) -> list[bracket.Traced]:
 
 def _draw(sweep: Sweep, along: list[bracket.Traced], runs: Path, folder: Path) -> list[Path]:
     """The pictures that say something of this sweep, drawn; each as png and svg."""
+    if lineage.generations(sweep):
+        plots_population.population(sweep, folder / "population.png")
+        return [folder / "population.png"]
     drawings: list[tuple[str, Callable[[Path], None]]] = []
     if sweep.space.baseline:
         drawings.append(("differences", lambda path: plots_compare.differences(sweep, path)))
@@ -103,9 +108,12 @@ def _facts(sweep: Sweep, along: list[bracket.Traced], runs: Path) -> dict[str, A
         "optima_note": bracket.OPTIMA_NOTE,
         "edges": edges.edges(sweep, along),
         "edges_note": edges.NOTE,
+        "generations": lineage.by_generation(sweep),
+        "ancestors": lineage.ancestors(sweep),
+        "lineage_note": lineage.NOTE,
         "trials": (columns(space), [readable(row, sweep.best) for row in sweep.rows]),
-        "over_seeds": over_seeds(sweep) if compared else ([], []),
-        "switches": switches(sweep) if space.baseline else ([], []),
+        "over_seeds": over_seeds(sweep.compared) if compared else ([], []),
+        "switches": switches(sweep.compared) if space.baseline else ([], []),
         "costs": costs(sweep, runs),
         "batches": batches.table(sizes, sweep),
         "critical_batch": batches.lines(sizes),
@@ -143,11 +151,12 @@ def answer(sweep: Sweep) -> str:
 
 
 def _answer(sweep: Sweep, along: list[bracket.Traced]) -> str:
-    groups = summaries(sweep)
+    groups = summaries(sweep.compared)
     best = best_of(groups)
     if best is None:
         return "No trial is done, so there is no answer yet."
-    chosen = ", ".join(f"{key} = {shown(value)}" for key, value in best.combination.items())
+    values = {key: best.combination[key] for key in sweep.space.axes if key in best.combination}
+    chosen = ", ".join(f"{key} = {shown(value)}" for key, value in values.items())
     bits = [row.measured["bits_per_byte"] for row in best.rows if row.status == "done"]
     loss = f"{best.loss.mean:.4f} nats/token, {sum(bits) / len(bits):.4f} bits/byte"
     text = f"Best: {chosen} with a validation loss of {loss}."
@@ -158,13 +167,14 @@ def _answer(sweep: Sweep, along: list[bracket.Traced]) -> str:
             f" Over other documents of the kind its loss would be {own['loss_low']:.4f} to "
             f"{own['loss_high']:.4f} (95 % bootstrap interval; other seeds are not in it)."
         )
-    for key, values in plots.numeric_axes(sweep).items():
+    course = lineage.sentence(sweep)
+    for key, values in ({} if course else plots.numeric_axes(sweep)).items():
         value = dict(zip(sweep.space.axes, best.values, strict=True))[key]
         if len(values) > 2 and value in (min(values), max(values)):
             text += f" {key} is at the edge of the values tried, so try further out."
         elif len(values) > 2:
             text += f" {key} is in the interior of the values tried."
-    text += edges.edge_sentence(sweep, along) + bracket.fitted_sentence(sweep, along)
+    text += course + edges.edge_sentence(sweep, along) + bracket.fitted_sentence(sweep, along)
     return text + _certainty(sweep, groups, best)
 
 

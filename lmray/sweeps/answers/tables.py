@@ -2,7 +2,7 @@
 
 import csv
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from lmray.sweeps.axes import (
     spoken,
 )
 from lmray.sweeps.ledger import Status, read_events, statuses
+from lmray.sweeps.search import Population
 from lmray.sweeps.space import Space, Trial
 from lmray.sweeps.sweep_directory import read_space
 
@@ -43,6 +44,13 @@ class Row:
     """Its validation records on the prefix."""
     values: tuple[Any, ...]
     """Of the space's axes, in their order."""
+    began_at_tokens: int = 0
+    """What the run that it began from had trained."""
+
+    @property
+    def own_tokens(self) -> int:
+        """Tokens that it trained itself."""
+        return max(0, (self.measured.get("tokens") or 0) - self.began_at_tokens)
 
     @property
     def loss(self) -> float:
@@ -62,9 +70,21 @@ class Sweep:
     @property
     def best(self) -> Row | None:
         """The done trial of lowest loss of the best combination; None while there is none."""
-        group = best_of(summaries(self))
+        group = best_of(summaries(self.compared))
         done = [row for row in group.rows if row.status == "done"] if group else []
         return min(done, key=lambda row: row.loss, default=None)
+
+    @property
+    def compared(self) -> "Sweep":
+        """The trials that are compared with each other: all.
+
+        Of a population those of most tokens, for a later generation goes on from an earlier one.
+        """
+        if not isinstance(self.space.search, Population):
+            return self
+        done = [row.trial.run.budget.tokens for row in self.rows if row.status == "done"]
+        last = [row for row in self.rows if row.trial.run.budget.tokens == max(done, default=0)]
+        return replace(self, rows=last)
 
     @property
     def trials(self) -> list[Row]:
@@ -74,12 +94,12 @@ class Sweep:
     @property
     def budget_tokens(self) -> int:
         """Tokens all trials would have trained without early stopping."""
-        return sum(row.trial.run.training_tokens for row in self.trials)
+        return sum(row.trial.run.training_tokens - row.began_at_tokens for row in self.trials)
 
     @property
     def trained_tokens(self) -> int:
         """Tokens the trials did train."""
-        return sum(row.measured.get("tokens") or 0 for row in self.trials)
+        return sum(row.own_tokens for row in self.trials)
 
 
 def read_sweep(directory: Path, runs: Path) -> Sweep:
@@ -96,7 +116,8 @@ def read_sweep(directory: Path, runs: Path) -> Sweep:
         status = stands.get(trial.id, "waiting")
         facts = ended[trial.id] if status in _MEASURED_AT else {}
         measured = {key: facts[key] for key in _MEASURED if facts.get(key) is not None}
-        records = RunDirectory(runs / trial.id).records("validation")
+        run = RunDirectory(runs / trial.id)
+        records = run.records("validation")
         for record in records:
             if status == "done" and record["scope"] == "all":
                 measured |= {k: record[k] for k in _INTERVAL if record.get(k) is not None}
@@ -105,14 +126,18 @@ def read_sweep(directory: Path, runs: Path) -> Sweep:
         horizon = facts.get("tokens", float("inf"))
         curve = [r for r in records if r["scope"] == "prefix" and r["tokens"] <= horizon]
         values = tuple(trial.value(key) for key in space.axes)
-        rows.append(Row(trial, status, measured, curve, values))
+        rows.append(Row(trial, status, measured, curve, values, run.began_at_tokens))
     rows.sort(key=lambda row: _place(space, row.trial))
     return Sweep(directory, space, rows)
 
 
 def _place(space: Space, trial: Trial) -> list[tuple[int, Any]]:
-    """Where a trial stands among others: by the order of choices, by size along ranges."""
-    place: list[tuple[int, Any]] = []
+    """Where a trial stands among others: by the order of choices, by size along ranges.
+
+    Generations of a population come one after the other.
+    """
+    generation = trial.run.budget.tokens if isinstance(space.search, Population) else 0
+    place: list[tuple[int, Any]] = [(0, generation)]
     for key, axis in space.axes.items():
         value = trial.value(key)
         listed = [leaf for _, leaf in branches(axis) if not isinstance(leaf, Uniform | Integer)]

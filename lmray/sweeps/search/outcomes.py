@@ -29,6 +29,8 @@ class Outcome:
     """Training tokens at which a stopped one was cut, or a running one was last judged."""
     seeds: tuple[str, ...] = ()
     """How each seed ended, in their order, as `state` says it; empty for a running one."""
+    trials: tuple[str, ...] = ()
+    """The trial ids of the seeds, in their order."""
 
 
 def outcomes(
@@ -39,10 +41,11 @@ def outcomes(
     for event in events:
         if event.kind != "audited":
             own.setdefault(event.trial, []).append(event)
-    return [
-        _outcome(combination, [own[trial] for trial in trials if trial in own], len(trials))
-        for combination, trials in groups
-    ]
+    found = []
+    for combination, trials in groups:
+        begun = [own[trial] for trial in trials if trial in own]
+        found.append(replace(_outcome(combination, begun, len(trials)), trials=tuple(trials)))
+    return found
 
 
 def _outcome(combination: Combination, trials: list[list[Event]], seeds: int) -> Outcome:
