@@ -21,6 +21,7 @@ from lmray.distributed.predecessor import wait_for_predecessor
 from lmray.distributed.process_group import ProcessGroup
 from lmray.distributed.watching import watched
 from lmray.runs.execute import execute
+from lmray.runs.lineage import beginning
 from lmray.runs.run_directory import RunDirectory
 from lmray.sweeps.decisions.halving import MAX_LOSSES
 from lmray.sweeps.decisions.verdicts import Verdicts
@@ -47,6 +48,8 @@ def train_on_workers(
     Within a sweep `callbacks` bring what the workers report to Ray Tune, and `asks` has the ledger,
     the trial's id and the levels at which they wait for a verdict. All of them end with a
     checkpoint once `interrupted()`, which each asks for itself, is true for one.
+
+    Raises PreflightError if the run cannot begin from its parent.
     """
     absolute = run.model_copy(
         update={"data": run.data.model_copy(update={"tokens": str(splits.directory.resolve())})}
@@ -54,6 +57,7 @@ def train_on_workers(
     identifier = run_id(run, splits.digest)
     name = asks.get("name", identifier)
     directory = RunDirectory(runs / identifier)
+    beginning(run, splits.digest, directory)  # refused here, and not by each worker in turn
     with tempfile.TemporaryDirectory(prefix="lmray-train-") as scratch:
         trainer = TorchTrainer(
             _work,

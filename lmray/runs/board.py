@@ -28,8 +28,9 @@ class Entry:
     changes: dict[str, Any]
     """What the run has that the preset has not, by dotted key."""
     tokens: int
-    """Trained."""
+    """Trained, those of a run that it began from among them."""
     seconds: float
+    """Of its own training."""
     hardware: str
     date: str
     """When the run ended, in UTC."""

@@ -64,9 +64,10 @@ class RunDirectory:
     @property
     def began_at_tokens(self) -> int:
         """Training tokens that the run took over with its parent's state; 0 without a parent."""
-        if self.status == "absent" or self.config.begins_from == "none":
+        facts = self.facts if self.status != "absent" else {"config": {}}
+        if facts["config"].get("begins_from", "none") == "none":
             return 0
-        begun = [life["began_at_step"] for life in self.facts["lives"] if "began_at_step" in life]
+        begun = [life["began_at_step"] for life in facts["lives"] if "began_at_step" in life]
         return self.config.batches.tokens(begun[0]) if begun else 0
 
     def records(self, kind: str) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import pytest
 
 from lmray import remote
 from lmray.cli.main import main
-from lmray.config import Optim, Run, override, run_id
+from lmray.config import Optim, Run, override, parse_assignments, run_id
 from lmray.dataset import Splits, open_splits
 from lmray.errors import CorruptionError, PreflightError, UsageError
 from lmray.runs.execute import execute
@@ -234,6 +234,8 @@ def test_what_is_no_run_id_is_refused():
     for wrong in ("runs/abc", "ABCDEF012345", ""):
         with pytest.raises(UsageError, match="is no run id of 12 hex digits"):
             override(Run(), {"begins_from": wrong})
+    for digits in ("123456789012", "1e5678901234", "000000000000"):
+        assert parse_assignments([f"begins_from={digits}"]) == {"begins_from": digits}
 
 
 def test_the_parent_is_fetched_from_a_url(

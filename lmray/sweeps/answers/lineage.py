@@ -91,10 +91,10 @@ def sentence(sweep: Sweep) -> str:
     rows = ancestry(sweep)
     if not generations(sweep) or len(rows) < 2:
         return ""
-    times = sum(row.trial.id in took_over(sweep) for row in rows)
-    text = f" It is the {len(rows)}th generation of a lineage that took over {times} times"
+    courses = []
     for key in sweep.space.axes:
         values = [shown(row.trial.value(key)) for row in rows]
         course = [v for i, v in enumerate(values) if i == 0 or v != values[i - 1]]
-        text += f"; {key} was {', '.join(course)}" if len(course) > 1 else ""
-    return text + "."
+        courses += [f"{key} was {', '.join(course)}"] if len(course) > 1 else []
+    told = " and ".join(courses) or "nothing changed"
+    return f" Along its lineage of {len(rows)} generations {told}."

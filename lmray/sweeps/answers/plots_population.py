@@ -1,5 +1,6 @@
 """The picture of a population: what each member had and how its loss fell, over tokens."""
 
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from lmray.sweeps.answers.lineage import ancestry, generations, took_over
 from lmray.sweeps.answers.plots import numeric_axes, panels
 from lmray.sweeps.answers.tables import Row, Sweep
 
-_OTHERS: dict[str, Any] = {"color": "#a9b4bd", "linewidth": 1.0, "zorder": 2}
+_OTHERS: dict[str, Any] = {"color": "#93a1ab", "linewidth": 1.0, "zorder": 2}
 _BEST: dict[str, Any] = {"color": "#2a6f97", "linewidth": 2.6, "zorder": 4}
 
 
@@ -29,7 +30,7 @@ def population(sweep: Sweep, path: Path) -> None:
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
             for members in generations(sweep)[:-1]:
                 end = members[0].trial.run.training_tokens
-                axes.axvline(end, color="#cccccc", linewidth=0.8, linestyle=":", zorder=1)
+                axes.axvline(end, color="#d8d8d8", linewidth=0.8, linestyle=":", zorder=1)
         found[-1].set_xlabel("training tokens (dotted: generations)")
         found[0].set_title(f"{sweep.space.name}: the population, thick the lineage of the best")
 
@@ -56,16 +57,14 @@ def _values(sweep: Sweep, key: str, axes: Axes) -> None:
 def _losses(sweep: Sweep, axes: Axes) -> None:
     known = {row.trial.id: row for row in sweep.rows}
     best = {row.trial.id for row in ancestry(sweep)}
-    ends = []
     for row in sweep.rows:
-        points = _points(row, known)
-        if points:
-            x, y = zip(*points, strict=True)
-            axes.plot(x, y, **(_BEST if row.trial.id in best else _OTHERS))
-            ends += [y[-1]] if row.status == "done" else []
-    if ends:  # what is above the ends of the first generation says nothing of who is ahead
-        room = 0.08 * (max(ends) - min(ends)) or 0.1
-        axes.set_ylim(min(ends) - room, max(ends) + 4 * room)
+        if points := _points(row, known):
+            axes.plot(*zip(*points, strict=True), **(_BEST if row.trial.id in best else _OTHERS))
+    # What is above the middle of the first generation's ends says nothing of who is ahead.
+    ends = [[r.loss for r in members if r.status == "done"] for members in generations(sweep)]
+    done = [loss for losses in ends for loss in losses]
+    if ends and ends[0] and (top := statistics.median(ends[0])) > min(done):
+        axes.set_ylim(min(done) - 0.05 * (top - min(done)), top)
     axes.set_ylabel("validation loss, prefix")
 
 
