@@ -37,13 +37,13 @@ def test_a_population_trains_each_generation_from_the_states_of_the_one_before(
     axes = {"optim.lr": LogUniform(1e-4, 1.0)}
     # Whoever loses keeps nothing, but no member is stopped, so that all ends are there.
     asked = Space(
-        "pbt", "", base, axes, (0,), TO_THE_END, Population(4, 3, factor=2.0), losers="nothing"
+        "pbt", "", base, axes, (0,), TO_THE_END, Population(3, 3, factor=2.0), losers="nothing"
     )
     splits, runs = open_splits(small_dataset), tmp_path / "runs"
     directory = tmp_path / "sweeps" / "pbt"
     claim(directory, asked, splits.digest)
     stands = run_sweep(asked, splits, directory, runs)
-    assert len(stands) == 12
+    assert len(stands) == 9
     assert set(stands.values()) <= {"done", "diverged"}
     space, digest = read_space(directory)
     assert is_closed(directory, space, digest)
@@ -76,4 +76,4 @@ def test_a_population_trains_each_generation_from_the_states_of_the_one_before(
     ledger = (directory / "ledger.jsonl").read_bytes()
     assert run_sweep(space, splits, directory, runs) == stands
     assert (directory / "ledger.jsonl").read_bytes() == ledger
-    assert len(Turns(space, digest, directory, lambda: False).trials()) == 12
+    assert len(Turns(space, digest, directory, lambda: False).trials()) == 9
