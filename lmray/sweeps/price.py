@@ -36,9 +36,13 @@ class Price:
     memory_bytes: int
     """Of the largest trial, by lmray.accounting."""
     disk_bytes: int
-    """Of the checkpoints that all trials keep."""
+    """Of the checkpoints that all trials keep if none is stopped or diverges: what losers leave of
+    theirs is less, and no part of it."""
     loser_bytes: int = 0
     """Of those that are left of the largest trial if it is stopped or diverges."""
+    gpu_bytes: int = 0
+    """Of a GPU that the largest trial takes, CUDA's context aside: what the base was seen to take,
+    by the ratio of lmray.accounting; by that alone where nothing was seen."""
 
     def sentence(self) -> str:
         """The price in one line."""
@@ -61,10 +65,13 @@ def _gb(count: float) -> str:
     return f"{count / 1e9:.3g} GB"
 
 
-def price(space: Space, valid_tokens: int, *, tokens_per_s: float, at_once: int) -> Price:
+def price(
+    space: Space, valid_tokens: int, *, tokens_per_s: float, at_once: int, gpu_bytes: int = 0
+) -> Price:
     """The price of all of a space's combinations; a search's later ones cost what its first do.
 
-    `valid_tokens` are those of the validation split.
+    `valid_tokens` are those of the validation split, `gpu_bytes` what the base was seen to take of
+    a GPU, 0 if it was not looked at.
     """
     runs = list({run.model_dump_json(): run for _, run in space.runs()}.values())
     unknown = space.most_combinations() - len(space.combinations())
@@ -82,6 +89,8 @@ def price(space: Space, valid_tokens: int, *, tokens_per_s: float, at_once: int)
         work += share * per_token * trained
         tokens += share * trained
     disk = sum(kept_bytes(run) for run in runs)
+    memory = max(memory_needed(run) for run in runs)
+    seen = gpu_bytes * memory // memory_needed(space.base)
     return Price(
         trials=round(scale * len(runs)),
         tokens=round(scale * tokens),
@@ -89,9 +98,10 @@ def price(space: Space, valid_tokens: int, *, tokens_per_s: float, at_once: int)
         tokens_per_s=tokens_per_s,
         at_once=at_once,
         hours=scale * seconds / at_once / 3600,
-        memory_bytes=max(memory_needed(run) for run in runs),
+        memory_bytes=memory,
         disk_bytes=round(scale * disk),
         loser_bytes=max(loser_bytes(run, space.losers) for run in runs),
+        gpu_bytes=seen or memory,
     )
 
 

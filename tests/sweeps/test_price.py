@@ -22,7 +22,7 @@ from lmray.sweeps.price import (
 )
 from lmray.sweeps.search import Tpe
 from lmray.sweeps.space import TO_THE_END, Space
-from lmray.sweeps.speed import measured_tokens_per_s, trials_at_once
+from lmray.sweeps.speed import measured, trials_at_once
 from lmray.sweeps.sweep_directory import claim
 from tests.small import small_run
 
@@ -113,7 +113,9 @@ def test_the_price_is_kept_and_set_against_what_was_taken(tmp_path: Path):
 
 def test_speed_is_measured_on_the_data(small_dataset: Path):
     run = small_run(small_dataset)
-    assert measured_tokens_per_s(run, small_dataset) > 0
+    found = measured(run, small_dataset)
+    assert found.tokens_per_s > 0
+    assert found.gpu_bytes == 0, "on a CPU"
     assert trials_at_once(override(run, {"data.batch_size": 64, "execution.workers": 64})) == 1
 
 
