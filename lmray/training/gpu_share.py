@@ -11,7 +11,7 @@ from lmray.errors import PreflightError
 from lmray.training.device import resolve_device
 
 PARTS = 10_000
-"""Of a GPU that Ray counts; it rounds a demand of less."""
+"""Of a GPU; Ray counts in ten-thousandths and drops what is less."""
 
 CONTEXT_BYTES = 1 << 30
 """Set aside in a share for what torch's allocator does not count: CUDA's context, kernels and
