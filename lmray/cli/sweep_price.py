@@ -18,6 +18,7 @@ class Agreement:
     yes: bool
     tokens_per_s: float
     """As stated; 0 to measure."""
+    max_disk_gb: float
 
 
 def checked_data(space: "Space") -> "Splits":
@@ -69,7 +70,7 @@ def agree(space: "Space", directory: Path, said: Agreement) -> None:
     asked = priced(space, splits, said.tokens_per_s)
     err.print(f"price: {asked.sentence()}", markup=False, soft_wrap=True)
     if not said.yes:
-        check_price(asked, directory, max_hours=said.max_hours)
+        check_price(asked, directory, max_hours=said.max_hours, max_disk_gb=said.max_disk_gb)
         check_share(space.base.execution, asked.gpu_bytes)
     claim(directory, space, splits.digest)
     write_price(directory, asked)

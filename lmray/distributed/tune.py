@@ -32,6 +32,11 @@ from lmray.sweeps.places import at_once, demand
 from lmray.sweeps.space import Space, Trial
 from lmray.sweeps.sweep_directory import StopFile, begin, fetch
 from lmray.sweeps.turns import Turns
+from lmray.threads import repeating
+from lmray.training.loop import never
+
+_WATCH_S = 5.0
+"""Seconds between looks at the limit while no trial asks for a place."""
 
 
 def run_sweep(
@@ -42,6 +47,7 @@ def run_sweep(
     *,
     retry: Retry = "failed",
     observe: Callable[[Event], None] = ignore,
+    limit: Callable[[], bool] = never,
     named: bool = False,
 ) -> dict[str, str]:
     """Runs the trials of `space` that `directory`'s ledger has not closed; returns how each stands.
@@ -49,15 +55,25 @@ def run_sweep(
     `directory` must have been claimed and a Ray session begun. As many trials run at once as the
     scarcer of CPUs and GPUs has room for (sweeps/places.py). Trials that an earlier life gave up
     are run again as `retry` says. It ends early, its trials with checkpoints, once the directory
-    has a stop file. Losers keep of their checkpoints what `space.losers` says. An actor that is
-    `named` runs one job under its trial's name, for the dashboard; others run the next one, too.
+    has a stop file, or `limit()` is true, asked for whenever a place is free and every few seconds.
+    Losers keep of their checkpoints what `space.losers` says. An actor that is `named` runs one job
+    under its trial's name, for the dashboard; others run the next one, too.
 
     Raises PreflightError if the cluster has no room for one trial, LmrayError if trial after trial
     fails alike.
     """
     begin(directory)
     remote.publish(directory)
-    stop = StopFile.of(directory)
+    asked_to = StopFile.of(directory)
+
+    def stop() -> bool:
+        if not asked_to() and limit():
+            asked_to.ask()
+        return asked_to()
+
+    def watch() -> None:
+        stop()
+
     ledger = Ledger(directory / "ledger.jsonl", observe)
     turns = Turns(space, splits.digest, directory, stop)
     budget = space.base.budget.tokens
@@ -73,7 +89,8 @@ def run_sweep(
             trim(runs, losers(standing(ledger.events()), failed=False), space.losers)
 
         counted = Turns(space, splits.digest, directory, stop)
-        with sweep_gauges(directory, lambda: len(counted.trials())):
+        shown = sweep_gauges(directory, lambda: len(counted.trials()))
+        with shown, repeating(watch, every_s=_WATCH_S):
             _drive(referee, asked, space=space, stop=stop, named=named, after=free)
     stands = standing(ledger.events())
     fetch(directory, runs)
@@ -149,7 +166,7 @@ def _drive(
     asked: _Asked,
     *,
     space: Space,
-    stop: StopFile,
+    stop: Callable[[], bool],
     named: bool,
     after: Callable[[], None] = _nothing,
 ) -> None:

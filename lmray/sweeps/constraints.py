@@ -5,7 +5,8 @@ from typing import Any
 
 from lmray.accounting import training_memory
 from lmray.config import Run
-from lmray.training.gpu_share import GB, room
+from lmray.machine import GB
+from lmray.training.gpu_share import room
 
 
 @dataclass(frozen=True)

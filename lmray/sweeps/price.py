@@ -9,10 +9,12 @@ from typing import Any
 from lmray.accounting import training_flops
 from lmray.config import Run
 from lmray.errors import PreflightError
+from lmray.machine import GB
 from lmray.runs.run_directory import RunDirectory
 from lmray.storage import read_json, write_json
 from lmray.sweeps.answers.tables import Sweep
 from lmray.sweeps.constraints import memory_needed
+from lmray.sweeps.disk_limit import occupied
 from lmray.sweeps.ledger import read_events
 from lmray.sweeps.losers import kept_bytes, loser_bytes
 from lmray.sweeps.space import Space
@@ -116,8 +118,10 @@ def _evaluated(run: Run, valid_tokens: int) -> int:
     return times * min(run.evaluation.prefix_tokens, valid_tokens) + valid_tokens
 
 
-def check_price(asked: Price, folder: Path, *, max_hours: float) -> None:
-    """Refuses a sweep that takes too long or has no room on the disk that holds `folder`.
+def check_price(
+    asked: Price, folder: Path, *, max_hours: float, max_disk_gb: float = math.inf
+) -> None:
+    """Refuses a sweep that takes too long, too much disk, or more than there is for `folder`.
 
     Raises PreflightError saying which limit and how to go on.
     """
@@ -125,6 +129,13 @@ def check_price(asked: Price, folder: Path, *, max_hours: float) -> None:
         raise PreflightError(
             f"the sweep takes up to {duration(asked.hours)} and --max-hours={max_hours:g}; try "
             f"fewer values or tokens, raise --max-hours, or say --yes"
+        )
+    if asked.disk_bytes > max_disk_gb * GB:
+        raise PreflightError(
+            f"the sweep's checkpoints take {_gb(asked.disk_bytes)} if no trial is stopped and "
+            f"--max-disk={max_disk_gb:g}; lower execution.keep_checkpoints, raise --max-disk, or "
+            f"say --yes: a stopped trial leaves {_gb(asked.loser_bytes)} then (LOSERS), and the "
+            f"sweep ends where it passes the limit"
         )
     existing = next(
         path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir()
@@ -154,7 +165,6 @@ def taken(sweep: Sweep, runs: Path) -> dict[str, Any]:
     begun = [i for i, row in ids.items() if row.status != "waiting"]
     times = [event.facts["time"] for event in read_events(sweep.directory / "ledger.jsonl")]
     records = [r for i in begun for r in RunDirectory(runs / i).records("train")]
-    files = [file for i in begun for file in (runs / i).rglob("*") if file.is_file()]
     flops = sum(
         training_flops(row.trial.run.model, row.measured.get("tokens") or 0) for row in ids.values()
     )
@@ -164,7 +174,7 @@ def taken(sweep: Sweep, runs: Path) -> dict[str, Any]:
         "flops": flops,
         "hours": (max(times) - min(times)) / 3600 if times else 0.0,
         "memory_bytes": max((r.get("peak_memory_bytes", 0) for r in records), default=0),
-        "disk_bytes": sum(file.stat().st_size for file in files),
+        "disk_bytes": occupied(runs / i for i in begun),
     }
 
 

@@ -8,6 +8,7 @@ import torch
 
 from lmray.config import Execution
 from lmray.errors import PreflightError
+from lmray.machine import GB
 from lmray.training.device import resolve_device
 
 PARTS = 10_000
@@ -16,8 +17,6 @@ PARTS = 10_000
 CONTEXT_BYTES = 1 << 30
 """Set aside in a share for what torch's allocator does not count: CUDA's context, kernels and
 libraries of a process, some hundred MB."""
-
-GB = 10**9
 
 
 def parts(share: float) -> int:

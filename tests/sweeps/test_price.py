@@ -106,7 +106,8 @@ def test_the_price_is_kept_and_set_against_what_was_taken(tmp_path: Path):
     assert (took["trials"], took["tokens"]) == (1, 2_560_000)
     assert took["flops"] == training_flops(BASE.model, 2_560_000)
     assert took["memory_bytes"] == 5_000_000_000
-    assert took["disk_bytes"] == sum(file.stat().st_size for file in run.path.iterdir())
+    files = [run.path, *run.path.iterdir()]
+    assert took["disk_bytes"] == sum(512 * file.stat().st_blocks for file in files)
     _, rows = against_taken(asked, took)
     assert rows[1] == ["tokens", "15,360,000", "2,560,000"]
 

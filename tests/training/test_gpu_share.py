@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from lmray.config import Execution, Model, Run, override
 from lmray.dataset import open_splits
 from lmray.errors import PreflightError, UsageError
+from lmray.machine import GB
 from lmray.runs.execute import execute
 from lmray.sweeps.speed import measured
 from lmray.training.gpu_share import (
     CONTEXT_BYTES,
-    GB,
     PARTS,
     check_share,
     keep_to_share,
