@@ -49,7 +49,9 @@ SpaceFile = Annotated[
 MemoryGB = Annotated[
     float,
     typer.Option(
-        min=0, help="Refuse what takes more GB of a device by accounting; 0: the space's."
+        min=0,
+        help="Refuse what takes more than execution.gpu_share of so many GB of a device, by "
+        "accounting; 0: the space's.",
     ),
 ]
 Losers = Annotated[
@@ -63,8 +65,8 @@ MaxDisk = Annotated[
     float,
     typer.Option(
         min=0,
-        help="GB that the runs may take: refuse what may take more, and end, to be resumed, a "
-        "sweep that has come to; 0: no limit.",
+        help="GB that the sweep's runs may take: a price beyond it is refused, and a sweep that "
+        "passes it ends early, to be resumed; 0: no limit.",
     ),
 ]
 TokensPerS = Annotated[
@@ -87,7 +89,7 @@ def run(
         bool,
         typer.Option(
             "--yes",
-            help="Start whatever the price, of hours, disk, GPU memory; --max-disk may end it.",
+            help="Start whatever the price in hours, disk, GPU memory; --max-disk may end it.",
         ),
     ] = False,
     tokens_per_s: TokensPerS = 0.0,
@@ -99,7 +101,8 @@ def run(
 ) -> None:
     """Run a space's trials; the same command again finishes a sweep that was interrupted.
 
-    Changes are of the base, or of the rungs, as in asha.mode=promote.
+    Changes are of the base, or of the rungs, as in asha.mode=promote; execution.gpu_share=0.5 has
+    two trials on a GPU.
     Its price is told first: trials, tokens, FLOPs, hours, memory and disk without early stopping.
     """
     asked = _loaded(space, changes or [], memory_gb, root, losers)

@@ -57,6 +57,15 @@ def test_a_larger_model_takes_as_much_longer_as_it_computes_more():
     assert hours[1] / hours[0] == pytest.approx(1 + ratio)
 
 
+def test_memory_seen_on_a_gpu_is_scaled_to_the_largest_trial():
+    both = replace(SPACE, axes={"model.num_layers": [4, 12]}, seeds=(0,))
+    deep = override(BASE, {"model.num_layers": 12})
+    needed = [training_memory(run.model).total(100) for run in (BASE, deep)]
+    seen = price(both, 0, tokens_per_s=1000, at_once=1, gpu_bytes=10**9)
+    assert seen.gpu_bytes == pytest.approx(10**9 * needed[1] / needed[0])
+    assert price(both, 0, tokens_per_s=1000, at_once=1).gpu_bytes == needed[1]
+
+
 def test_seconds_of_a_budget_bound_the_price():
     timed = replace(SPACE, base=override(BASE, {"budget.seconds": 60.0}))
     found = price(timed, 300_000, tokens_per_s=1000, at_once=1)
@@ -75,6 +84,9 @@ def test_what_is_too_long_or_too_large_is_refused_with_a_remedy(tmp_path: Path):
     check_price(asked, tmp_path / "not" / "there", max_hours=24)
     with pytest.raises(PreflightError, match=r"up to 4\.5 hours and --max-hours=4; .*or say --yes"):
         check_price(asked, tmp_path, max_hours=4)
+    with pytest.raises(PreflightError, match=r"and --max-disk=0\.001; lower execution\.keep_ch"):
+        check_price(asked, tmp_path, max_hours=24, max_disk_gb=1e-3)
+    check_price(asked, tmp_path, max_hours=24, max_disk_gb=asked.disk_bytes / 1e9)
     with pytest.raises(PreflightError, match=r"checkpoints take 1e\+09 GB .* or say --yes"):
         check_price(replace(asked, disk_bytes=10**18), tmp_path, max_hours=24)
 
