@@ -22,5 +22,11 @@ class PreflightError(LmrayError, ValueError):
     exit_code = 3
 
 
+class LimitError(LmrayError):
+    """A limit that was set for work was reached on its way; what was begun can be gone on with."""
+
+    exit_code = 3
+
+
 class CorruptionError(LmrayError):
     """A file is not what its own record says: truncated, altered, or made by something else."""

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+GB = 10**9
+
 
 def available_cores() -> int:
     """CPU cores this process may use: those it was granted, where the system tells."""

@@ -123,9 +123,9 @@ PasswordAuthentication no
 PermitRootLogin prohibit-password
 END
   # At the level of "info" Ray's logs have the values of a job's environment. A head whose dashboard takes long on a
-  # busy machine would go on without one, and take no jobs.
+  # busy machine would go on without one, and take no jobs. And Ray Data would wait six minutes for a host without power.
   cat >"$host$home/.bashrc" <<END
-export PATH=$venv/bin:\$PATH RAY_AUTH_MODE=$auth_mode RAY_USAGE_STATS_ENABLED=0 RAY_LOGGER_LEVEL=warning RAY_DASHBOARD_STARTUP_TIMEOUT_S=300
+export PATH=$venv/bin:\$PATH RAY_AUTH_MODE=$auth_mode RAY_USAGE_STATS_ENABLED=0 RAY_LOGGER_LEVEL=warning RAY_DASHBOARD_STARTUP_TIMEOUT_S=300 RAY_grpc_client_keepalive_time_ms=20000 RAY_grpc_client_keepalive_timeout_ms=40000
 END
   echo "$(address "$number") $(cut -d' ' -f1,2 "$host/run/sshd/host_key.pub")" >>"$dir/known_hosts"
   ip netns add "$name-h$number"

@@ -33,6 +33,8 @@ scratch=/tmp/lmray-ray-$SLURM_JOB_ID
 port=$((20000 + SLURM_JOB_ID % 1000 * 10))
 
 export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 RAY_LOGGER_LEVEL=warning
+# Or Ray Data would notice after 5 minutes that a node that is gone will not answer; the same on all nodes.
+export RAY_grpc_client_keepalive_time_ms=20000 RAY_grpc_client_keepalive_timeout_ms=40000
 if [ -z "${RAY_AUTH_TOKEN:-}${RAY_AUTH_TOKEN_PATH:-}" ] && [ ! -s ~/.ray/auth_token ]; then
   RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
   export RAY_AUTH_TOKEN

@@ -73,6 +73,7 @@ OTHER = {
     "evaluation.sample_tokens": 32,
     "execution.device": "cpu",
     "execution.workers": 2,
+    "execution.gpu_share": 0.5,
     "execution.micro_batch": 16,
     "execution.compile": "default",
     "execution.threads": 1,

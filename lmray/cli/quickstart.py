@@ -1,5 +1,6 @@
 """`lmray quickstart`: from a corpus to a sweep's report on one machine, in minutes."""
 
+import math
 from typing import Annotated
 
 import typer
@@ -28,7 +29,7 @@ def quickstart(
     from lmray.cli.corpus import prepare_sources
     from lmray.cli.data import build_dataset
     from lmray.cli.show import err, out, progress
-    from lmray.cli.sweep import carry_out, leave, show_trials
+    from lmray.cli.sweep_run import carry_out, leave, show_trials
     from lmray.cli.tokenizer import train_tokenizer
     from lmray.config import parse_assignments
     from lmray.machine import total_memory
@@ -36,6 +37,7 @@ def quickstart(
     from lmray.runs.samples import SAMPLING
     from lmray.runs.trained import continue_text, load_trained
     from lmray.sweeps.answers.report import answer
+    from lmray.sweeps.disk_limit import DiskLimit
     from lmray.sweeps.space_file import load_space
     from lmray.tokenizer.build import Recipe
 
@@ -56,7 +58,9 @@ def quickstart(
     err.print(
         f"[bold]3[/bold] sweep of {len(space.runs())} trials of {space.base.budget.tokens:,} tokens"
     )
-    sweep, report = carry_out(space, root / "sweeps" / name, root / "runs", address)
+    directory, runs = root / "sweeps" / name, root / "runs"
+    limit = DiskLimit(directory, runs, math.inf)
+    sweep, report = carry_out(space, directory, runs, address, limit)
     show_trials(sweep, as_json=False, runs=root / "runs")
     if sweep.best is not None:
         trained = load_trained(RunDirectory(root / "runs" / sweep.best.trial.id))
@@ -65,4 +69,4 @@ def quickstart(
         out.print("\n[bold]the best model writes:[/bold]")
         print(prompt + written.text)
     out.print(f"\n{answer(sweep)}\nreport: {report}", markup=False)
-    leave(sweep)
+    leave(sweep, limit)

@@ -1,6 +1,7 @@
 """`lmray sweep`: run the trials of a space under ASHA, look at them, report them."""
 
 import enum
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,11 +20,11 @@ from lmray.cli.options import (
 )
 from lmray.cli.sweep_audit import audit
 from lmray.cli.sweep_price import Agreement, agree, checked_data, priced
+from lmray.cli.sweep_run import run_and_show
 from lmray.cli.sweep_steer import add, stop
 
 if TYPE_CHECKING:
-    from lmray.sweeps.answers.tables import Sweep
-    from lmray.sweeps.decisions.referee import Retry
+    from lmray.sweeps.disk_limit import DiskLimit
     from lmray.sweeps.space import Space
 
 app = typer.Typer(help="Ask a question with many runs; read the answer.", no_args_is_help=True)
@@ -49,7 +50,9 @@ SpaceFile = Annotated[
 MemoryGB = Annotated[
     float,
     typer.Option(
-        min=0, help="Refuse what takes more GB of a device by accounting; 0: the space's."
+        min=0,
+        help="Refuse what takes more than execution.gpu_share of so many GB of a device, by "
+        "accounting; 0: the space's.",
     ),
 ]
 Losers = Annotated[
@@ -57,6 +60,14 @@ Losers = Annotated[
     typer.Option(
         help="What stopped and diverged trials keep of their checkpoints: the best one's weights, "
         "nothing, all, or what the space says (default: best)."
+    ),
+]
+MaxDisk = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        help="GB that the sweep's runs may take: a price beyond it is refused, and a sweep that "
+        "passes it ends early, to be resumed; 0: no limit.",
     ),
 ]
 TokensPerS = Annotated[
@@ -74,8 +85,13 @@ def run(
     max_hours: Annotated[
         float, typer.Option(min=0, help="Refuse a sweep that may take longer.")
     ] = 24.0,
+    max_disk: MaxDisk = 0.0,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Start whatever the price in hours and disk.")
+        bool,
+        typer.Option(
+            "--yes",
+            help="Start whatever the price in hours, disk, GPU memory; --max-disk may end it.",
+        ),
     ] = False,
     tokens_per_s: TokensPerS = 0.0,
     memory_gb: MemoryGB = 0.0,
@@ -86,13 +102,15 @@ def run(
 ) -> None:
     """Run a space's trials; the same command again finishes a sweep that was interrupted.
 
-    Changes are of the base, or of the rungs, as in asha.mode=promote.
+    Changes are of the base, or of the rungs, as in asha.mode=promote; execution.gpu_share=0.5 has
+    two trials on a GPU.
     Its price is told first: trials, tokens, FLOPs, hours, memory and disk without early stopping.
     """
     asked = _loaded(space, changes or [], memory_gb, root, losers)
     directory = locate_sweep(str(root / "sweeps" / (name or asked.name)), root)
-    agree(asked, directory, Agreement(max_hours, yes, tokens_per_s))
-    _run_and_show(asked, directory, root / "runs", address, as_json=json)
+    limit = _disk_limit(directory, root / "runs", max_disk)
+    agree(asked, directory, Agreement(max_hours, yes, tokens_per_s, max_disk or math.inf))
+    run_and_show(asked, directory, root / "runs", address, limit, as_json=json)
 
 
 @app.command()
@@ -142,6 +160,7 @@ def _loaded(
 def resume(
     directory: SweepDirectory,
     retry: Annotated[_Retry, typer.Option(help="Closed trials to run again.")] = _Retry.FAILED,
+    max_disk: MaxDisk = 0.0,
     address: Address = "",
     root: Root = DEFAULT_ROOT,
     json: Json = False,
@@ -151,7 +170,14 @@ def resume(
 
     found = locate_sweep(directory, root)
     space, _ = read_space(found)
-    _run_and_show(space, found, root / "runs", address, as_json=json, retry=retry.value)
+    limit = _disk_limit(found, root / "runs", max_disk)
+    run_and_show(space, found, root / "runs", address, limit, as_json=json, retry=retry.value)
+
+
+def _disk_limit(directory: Path, runs: Path, max_disk: float) -> "DiskLimit":
+    from lmray.sweeps.disk_limit import DiskLimit
+
+    return DiskLimit(directory, runs, max_disk or math.inf)
 
 
 app.command()(audit)
@@ -191,97 +217,3 @@ def report(directory: SweepDirectory, root: Root = DEFAULT_ROOT, json: Json = Fa
 
     path = write_report(read_sweep(locate_sweep(directory, root), root / "runs"), root / "runs")
     result({"report": str(path)}, str(path), as_json=json)
-
-
-def carry_out(
-    space: "Space", directory: Path, runs: Path, address: str, retry: "Retry" = "failed"
-) -> "tuple[Sweep, Path]":
-    """Runs what is left of a sweep and writes its report; returns both, the latter's path."""
-    from dataclasses import replace
-
-    from lmray.cli.sweep_live import watching
-    from lmray.storage import locked
-    from lmray.sweeps.answers.report import write_report
-    from lmray.sweeps.answers.tables import read_sweep
-    from lmray.sweeps.ledger import read_events, standing
-    from lmray.sweeps.losers import losers, trim
-    from lmray.sweeps.sweep_directory import additions, claim, is_closed
-
-    splits = checked_data(space)
-    claim(directory, space, splits.digest)
-    grown = replace(space, added=additions(directory))
-    if retry in ("diverged", "all") or not is_closed(directory, grown, splits.digest):
-        from lmray.distributed.cluster import ray_session
-        from lmray.distributed.tune import run_sweep
-
-        # The dashboard is what frees the workers of a stopped trial that has several (ray 2.60).
-        several = space.base.execution.workers > 1
-        busy = f"another process is running {directory}; wait for it or stop it"
-        with (
-            locked(directory, busy),
-            ray_session(address, dashboard=several, shared=directory.parent) as joined,
-            watching(directory, runs) as observe,
-        ):
-            run_sweep(grown, splits, directory, runs, retry=retry, observe=observe, named=joined)
-    else:
-        # What a kill after the last trial may have left.
-        stands = standing(read_events(directory / "ledger.jsonl"))
-        trim(runs, losers(stands, failed=retry == "none"), space.losers)
-    sweep = read_sweep(directory, runs)
-    return sweep, write_report(sweep, runs)
-
-
-def _run_and_show(
-    space: "Space",
-    directory: Path,
-    runs: Path,
-    address: str,
-    *,
-    as_json: bool,
-    retry: "Retry" = "failed",
-) -> None:
-    from lmray.cli.show import result
-    from lmray.sweeps.answers.report import answer
-
-    sweep, path = carry_out(space, directory, runs, address, retry)
-    show_trials(sweep, as_json=as_json, runs=runs)
-    if not as_json:
-        result(None, f"{answer(sweep)}\nreport: {path}", as_json=False)
-    leave(sweep)
-
-
-def leave(sweep: "Sweep") -> None:
-    """Exits with 130 if the sweep was interrupted and 4 if a trial failed."""
-    from lmray.cli.show import err
-
-    states = {row.status for row in sweep.rows}
-    if states & {"running", "paused", "waiting"}:
-        err.print("interrupted; the same command, or `lmray sweep resume`, goes on from here")
-        raise typer.Exit(130)
-    if "failed" in states:
-        raise typer.Exit(4)
-
-
-def show_trials(sweep: "Sweep", *, as_json: bool, runs: Path) -> None:
-    """Prints a sweep's table; for a machine with its price and what it took."""
-    from dataclasses import asdict
-
-    from lmray.cli.show import result, table
-    from lmray.sweeps.answers.tables import cells, columns, readable
-    from lmray.sweeps.price import read_price, taken
-
-    header = columns(sweep.space)
-    if as_json:
-        rows = [dict(zip(header, cells(row), strict=True)) for row in sweep.rows]
-        asked = read_price(sweep.directory)
-        facts = {
-            "sweep": str(sweep.directory),
-            "best": sweep.best.trial.changes if sweep.best else {},
-            "trials": rows,
-            "price": asdict(asked) if asked else {},
-            "took": taken(sweep, runs),
-            "report": str(sweep.directory / "report" / "report.md"),
-        }
-        result(facts, "", as_json=True)
-    else:
-        table(header, [readable(row, sweep.best) for row in sweep.rows])

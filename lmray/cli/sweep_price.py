@@ -18,6 +18,7 @@ class Agreement:
     yes: bool
     tokens_per_s: float
     """As stated; 0 to measure."""
+    max_disk_gb: float
 
 
 def checked_data(space: "Space") -> "Splits":
@@ -38,13 +39,14 @@ def priced(space: "Space", splits: "Splits", tokens_per_s: float) -> "Price":
     """The price at the speed given, or at that of a few steps of the base on this machine."""
     from lmray.cli.show import err
     from lmray.sweeps.price import price
-    from lmray.sweeps.speed import measured_tokens_per_s, trials_at_once
+    from lmray.sweeps.speed import Measured, measured, trials_at_once
 
+    seen = Measured(tokens_per_s, gpu_bytes=0)
     if not tokens_per_s:
         err.print("price: timing a few steps of the base (or say --tokens-per-s)")
-        tokens_per_s = measured_tokens_per_s(space.base, splits.directory)
+        seen = measured(space.base, splits.directory)
     at_once = trials_at_once(space.base)
-    return price(space, len(splits.valid), tokens_per_s=tokens_per_s, at_once=at_once)
+    return price(space, len(splits.valid), at_once=at_once, **vars(seen))
 
 
 def agree(space: "Space", directory: Path, said: Agreement) -> None:
@@ -56,6 +58,7 @@ def agree(space: "Space", directory: Path, said: Agreement) -> None:
     from lmray.sweeps.axes import spoken
     from lmray.sweeps.price import check_price, read_price, write_price
     from lmray.sweeps.sweep_directory import claim
+    from lmray.training.gpu_share import check_share
 
     splits = checked_data(space)
     if (directory / "sweep.json").exists():
@@ -67,6 +70,7 @@ def agree(space: "Space", directory: Path, said: Agreement) -> None:
     asked = priced(space, splits, said.tokens_per_s)
     err.print(f"price: {asked.sentence()}", markup=False, soft_wrap=True)
     if not said.yes:
-        check_price(asked, directory, max_hours=said.max_hours)
+        check_price(asked, directory, max_hours=said.max_hours, max_disk_gb=said.max_disk_gb)
+        check_share(space.base.execution, asked.gpu_bytes)
     claim(directory, space, splits.digest)
     write_price(directory, asked)

@@ -37,7 +37,8 @@ def train(
     """Train one model; the same command goes on where an interrupted one stopped.
 
     begins_from=RUN goes on from the end of a run that is done, under what else is changed, up to a
-    budget.tokens that counts RUN's too.
+    budget.tokens that counts RUN's too. Of a GPU's memory it takes no more than
+    execution.gpu_share, all of it by default.
     """
     import shutil
 
@@ -89,10 +90,16 @@ def _train(run: "Run", splits: "Splits", runs: Path, address: str) -> "RunDirect
 
             with _interruptible() as interrupted:
                 return execute(run, splits, runs, report=report, interrupted=interrupted)
-        from lmray.distributed.cluster import ray_session
+        from lmray.distributed.cluster import nodes, ray_session
         from lmray.distributed.train import train_on_workers
+        from lmray.sweeps.places import at_once
 
-        with ray_session(address, shared=runs), _following(run, splits.digest, runs, report):
+        with (
+            ray_session(address, shared=runs) as joined,
+            _following(run, splits.digest, runs, report),
+        ):
+            if not joined:  # a cluster may grow, and this machine does not
+                at_once(run.execution, nodes())
             try:
                 return train_on_workers(run, splits, runs)
             except SystemExit:

@@ -182,6 +182,9 @@ class Execution(Section):
     """auto is cuda where there is a GPU."""
     workers: Count = 1
     """Processes that share each global batch; more than one goes through Ray Train."""
+    gpu_share: Annotated[float, Field(ge=1e-4, le=1)] = 1.0
+    """Share of a GPU that a trial of a sweep asks for, and of its memory that a training keeps to;
+    1/n of it lets n of them run at once. `lmray train` keeps to the memory, too."""
     micro_batch: Count | Literal["auto"] = "auto"
     """Sequences a worker computes at once, adding up gradients; auto is all of its share. Halved,
     and the run goes on, when the device has no memory for them."""
@@ -201,6 +204,15 @@ class Execution(Section):
     CPU's give them anyway."""
     log_interval_steps: Count = 10
     """Optimizer steps between training records."""
+
+    @model_validator(mode="after")
+    def _workers_have_gpus_of_their_own(self) -> "Execution":
+        if self.workers > 1 and self.gpu_share < 1:
+            raise ValueError(
+                f"execution.gpu_share={self.gpu_share:g} and execution.workers={self.workers}, "
+                f"which would wait for each other on one GPU; set one of the two to 1"
+            )
+        return self
 
     @model_validator(mode="after")
     def _kernels_are_fixed(self) -> "Execution":

@@ -15,6 +15,7 @@ from ray._private import ray_constants
 from lmray.distributed.shared_root import require_shared
 from lmray.errors import PreflightError
 from lmray.machine import available_cores
+from lmray.sweeps.places import Node
 
 
 @contextmanager
@@ -72,6 +73,16 @@ def _on_loopback() -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def nodes() -> list[Node]:
+    """The nodes of the session that live at this moment, by what Ray gives out of each."""
+    found = []
+    for node in ray.nodes():
+        if node["Alive"]:
+            has = node["Resources"]
+            found.append(Node(node["NodeManagerAddress"], has.get("CPU", 0), has.get("GPU", 0)))
+    return found
 
 
 def probe() -> str:

@@ -5,8 +5,8 @@ from typing import Any
 
 from lmray.accounting import training_memory
 from lmray.config import Run
-
-GB = 10**9
+from lmray.machine import GB
+from lmray.training.gpu_share import room
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,11 @@ def memory_needed(run: Run) -> int:
 
 
 def memory_refusal(run: Run, memory_gb: float) -> str:
-    """Why a device of `memory_gb` GB has no room for the run; empty if it has."""
-    needed = memory_needed(run)
-    if needed <= memory_gb * GB:
+    """Why a device of `memory_gb` GB, or execution.gpu_share of it, has no room for the run.
+
+    Empty if it has.
+    """
+    needed, there = memory_needed(run), room(run.execution.gpu_share, memory_gb * GB)
+    if needed <= there:
         return ""
-    return f"takes {needed / GB:.3g} GB by accounting and there are {memory_gb:g}"
+    return f"takes {needed / GB:.3g} GB by accounting and there are {there / GB:.3g}"

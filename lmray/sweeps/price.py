@@ -9,10 +9,12 @@ from typing import Any
 from lmray.accounting import training_flops
 from lmray.config import Run
 from lmray.errors import PreflightError
+from lmray.machine import GB
 from lmray.runs.run_directory import RunDirectory
 from lmray.storage import read_json, write_json
 from lmray.sweeps.answers.tables import Sweep
 from lmray.sweeps.constraints import memory_needed
+from lmray.sweeps.disk_limit import occupied
 from lmray.sweeps.ledger import read_events
 from lmray.sweeps.losers import kept_bytes, loser_bytes
 from lmray.sweeps.space import Space
@@ -36,9 +38,13 @@ class Price:
     memory_bytes: int
     """Of the largest trial, by lmray.accounting."""
     disk_bytes: int
-    """Of the checkpoints that all trials keep."""
+    """Of the checkpoints that all trials keep if none is stopped or diverges: what losers leave of
+    theirs is less, and no part of it."""
     loser_bytes: int = 0
     """Of those that are left of the largest trial if it is stopped or diverges."""
+    gpu_bytes: int = 0
+    """Of a GPU that the largest trial takes, CUDA's context aside: what the base was seen to take,
+    by the ratio of lmray.accounting; by that alone where nothing was seen."""
 
     def sentence(self) -> str:
         """The price in one line."""
@@ -61,10 +67,13 @@ def _gb(count: float) -> str:
     return f"{count / 1e9:.3g} GB"
 
 
-def price(space: Space, valid_tokens: int, *, tokens_per_s: float, at_once: int) -> Price:
+def price(
+    space: Space, valid_tokens: int, *, tokens_per_s: float, at_once: int, gpu_bytes: int = 0
+) -> Price:
     """The price of all of a space's combinations; a search's later ones cost what its first do.
 
-    `valid_tokens` are those of the validation split.
+    `valid_tokens` are those of the validation split, `gpu_bytes` what the base was seen to take of
+    a GPU, 0 if it was not looked at.
     """
     runs = list({run.model_dump_json(): run for _, run in space.runs()}.values())
     unknown = space.most_combinations() - len(space.combinations())
@@ -82,6 +91,8 @@ def price(space: Space, valid_tokens: int, *, tokens_per_s: float, at_once: int)
         work += share * per_token * trained
         tokens += share * trained
     disk = sum(kept_bytes(run) for run in runs)
+    memory = max(memory_needed(run) for run in runs)
+    seen = gpu_bytes * memory // memory_needed(space.base)
     return Price(
         trials=round(scale * len(runs)),
         tokens=round(scale * tokens),
@@ -89,9 +100,10 @@ def price(space: Space, valid_tokens: int, *, tokens_per_s: float, at_once: int)
         tokens_per_s=tokens_per_s,
         at_once=at_once,
         hours=scale * seconds / at_once / 3600,
-        memory_bytes=max(memory_needed(run) for run in runs),
+        memory_bytes=memory,
         disk_bytes=round(scale * disk),
         loser_bytes=max(loser_bytes(run, space.losers) for run in runs),
+        gpu_bytes=seen or memory,
     )
 
 
@@ -106,8 +118,10 @@ def _evaluated(run: Run, valid_tokens: int) -> int:
     return times * min(run.evaluation.prefix_tokens, valid_tokens) + valid_tokens
 
 
-def check_price(asked: Price, folder: Path, *, max_hours: float) -> None:
-    """Refuses a sweep that takes too long or has no room on the disk that holds `folder`.
+def check_price(
+    asked: Price, folder: Path, *, max_hours: float, max_disk_gb: float = math.inf
+) -> None:
+    """Refuses a sweep that takes too long, too much disk, or more than there is for `folder`.
 
     Raises PreflightError saying which limit and how to go on.
     """
@@ -115,6 +129,13 @@ def check_price(asked: Price, folder: Path, *, max_hours: float) -> None:
         raise PreflightError(
             f"the sweep takes up to {duration(asked.hours)} and --max-hours={max_hours:g}; try "
             f"fewer values or tokens, raise --max-hours, or say --yes"
+        )
+    if asked.disk_bytes > max_disk_gb * GB:
+        raise PreflightError(
+            f"the sweep's checkpoints take {_gb(asked.disk_bytes)} if no trial is stopped and "
+            f"--max-disk={max_disk_gb:g}; lower execution.keep_checkpoints, raise --max-disk, or "
+            f"say --yes: a stopped trial leaves {_gb(asked.loser_bytes)} then (LOSERS), and the "
+            f"sweep ends where it passes the limit"
         )
     existing = next(
         path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir()
@@ -144,7 +165,6 @@ def taken(sweep: Sweep, runs: Path) -> dict[str, Any]:
     begun = [i for i, row in ids.items() if row.status != "waiting"]
     times = [event.facts["time"] for event in read_events(sweep.directory / "ledger.jsonl")]
     records = [r for i in begun for r in RunDirectory(runs / i).records("train")]
-    files = [file for i in begun for file in (runs / i).rglob("*") if file.is_file()]
     flops = sum(training_flops(row.trial.run.model, row.own_tokens) for row in ids.values())
     return {
         "trials": len(begun),
@@ -152,7 +172,7 @@ def taken(sweep: Sweep, runs: Path) -> dict[str, Any]:
         "flops": flops,
         "hours": (max(times) - min(times)) / 3600 if times else 0.0,
         "memory_bytes": max((r.get("peak_memory_bytes", 0) for r in records), default=0),
-        "disk_bytes": sum(file.stat().st_size for file in files),
+        "disk_bytes": occupied(runs / i for i in begun),
     }
 
 

@@ -70,7 +70,7 @@ class Space:
     baseline: Mapping[str, Any] = field(default_factory=dict)
     """Values of axes that the others are compared with; without any, the best is."""
     memory_gb: float = math.inf
-    """GB of a device; a run that takes more by lmray.accounting is refused."""
+    """GB of a device; a run that takes more of it by lmray.accounting than its share is refused."""
     refuse: Callable[[Run], str] = nothing_refused
     """Why a run is not to be tried; empty if it may be."""
     losers: Keep = "best"

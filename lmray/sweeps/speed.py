@@ -1,14 +1,17 @@
-"""How fast a run trains on this machine, from a few timed steps."""
+"""How fast a run trains on this machine, and what of a GPU it takes, from a few timed steps."""
 
 import multiprocessing
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from lmray.config import Run, override
 from lmray.dataset import open_splits
+from lmray.machine import available_cores
+from lmray.sweeps.places import Node, room
 from lmray.training.device import resolve_device
 from lmray.training.worker import Worker
 
@@ -17,20 +20,28 @@ _CPU_BATCH = 16
 """Sequences are as fast by the dozen on a CPU, and a step of many takes minutes there."""
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What a few steps of a run were seen to take."""
+
+    tokens_per_s: float
+    """Training tokens of one trial, without evaluations."""
+    gpu_bytes: int
+    """The most that torch held of a GPU's memory, CUDA's context aside; 0 on a CPU."""
+
+
 def trials_at_once(run: Run) -> int:
-    """Trials of `run` that this machine has room for at a time: a GPU each, or a core."""
-    from lmray.machine import available_cores
-
+    """Trials of `run` that this machine has room for at a time, by its cores and GPUs."""
     on_gpu = resolve_device(run.execution.device).type == "cuda"
-    places = torch.cuda.device_count() if on_gpu else available_cores()
-    return max(1, places // run.execution.workers)
+    here = Node("this machine", available_cores(), torch.cuda.device_count() if on_gpu else 0)
+    return max(1, room(run.execution, [here]) // run.execution.workers)
 
 
-def measured_tokens_per_s(run: Run, tokens: Path) -> float:
-    """Training tokens a second of one trial of `run` on the token dataset, without evaluations.
+def measured(run: Run, tokens: Path) -> Measured:
+    """What one trial of `run` takes on the token dataset.
 
     Takes about two seconds once the first step is done. On a CPU a worker has one thread unless
-    the run says more, as it has in a sweep. The memory of a GPU is given back.
+    the run says more, as it has in a sweep. On a GPU all its memory may be used, and is given back.
     """
     if resolve_device(run.execution.device).type == "cpu":
         return _measure(run, tokens)
@@ -40,7 +51,7 @@ def measured_tokens_per_s(run: Run, tokens: Path) -> float:
         return pool.submit(_measure, run, tokens).result()
 
 
-def _measure(run: Run, tokens: Path) -> float:
+def _measure(run: Run, tokens: Path) -> Measured:
     workers, threads = run.execution.workers, torch.get_num_threads()
     sequences = run.sequences_per_step // workers
     on_cpu = resolve_device(run.execution.device).type == "cpu"
@@ -70,6 +81,7 @@ def _measure(run: Run, tokens: Path) -> float:
         while time.perf_counter() - begun < _SECONDS:
             take()
         taken = (step - first) * alone.sequences_per_step * alone.model.context_length
-        return workers * taken / (time.perf_counter() - begun)
+        rate = workers * taken / (time.perf_counter() - begun)
+        return Measured(rate, 0 if on_cpu else torch.cuda.max_memory_reserved(worker.device))
     finally:
         torch.set_num_threads(threads)

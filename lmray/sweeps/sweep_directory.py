@@ -161,6 +161,7 @@ class StopFile:
 
     def ask(self) -> None:
         """Leaves the file."""
+        self._there = True
         self.path.touch()
         remote.publish(self.path)
 

@@ -27,6 +27,7 @@ from lmray.training.device import (
     resolve_threads,
     set_determinism,
 )
+from lmray.training.gpu_share import keep_to_share
 from lmray.training.measured import Window, forget_peak_memory, peak_memory_bytes
 from lmray.training.precision import product_dtype
 from lmray.training.saving import Saver
@@ -120,6 +121,7 @@ def _train(
     begun = time.perf_counter()
     set_determinism(run.execution.deterministic)
     torch.set_num_threads(resolve_threads(run))
+    keep_to_share(run.execution)
     peak_of = forget_peak_memory(resolve_device(run.execution.device))
     worker, meter = Worker(run, splits), Meter(run)
     start = saver.restore(worker.model, worker.optimizer)

@@ -58,6 +58,32 @@ def test_a_sweep_beyond_its_limit_is_refused_and_leaves_nothing(asks, tmp_path: 
     assert not (tmp_path / "lmray-out").exists()
 
 
+def test_a_sweep_that_may_take_more_disk_than_it_is_allowed_is_refused(asks, tmp_path: Path):
+    code, _, err = asks("run", "mine.py", "--tokens-per-s", "1e9", "--max-disk", "1e-4")
+    assert code == 3
+    assert "if no trial is stopped and --max-disk=0.0001; lower execution.keep_checkpoints" in err
+    assert "say --yes: a stopped trial leaves" in err
+    assert not (tmp_path / "lmray-out").exists()
+
+
+def test_a_sweep_that_is_beyond_its_disk_is_not_gone_on_with(asks, tmp_path: Path):
+    from lmray.sweeps.ledger import Ledger, read_events
+
+    space = claimed(tmp_path)
+    ledger = tmp_path / "lmray-out" / "sweeps" / "mine" / "ledger.jsonl"
+    (first, *_) = space.trials("d")
+    Ledger(ledger).append("started", first.id)
+    run = tmp_path / "lmray-out" / "runs" / first.id
+    run.mkdir(parents=True)
+    (run / "model").write_bytes(b"1" * 200_000)
+    before = read_events(ledger)
+    code, _, err = asks("resume", "mine", "--max-disk", "1e-4")
+    assert code == 3
+    assert err.startswith("error: the sweep's runs take 0.0002")
+    assert "--max-disk=0.0001, so no more trials begin" in err
+    assert read_events(ledger) == before
+
+
 def test_combinations_that_do_not_fit_are_told_with_their_reason(asks):
     code, out, _ = asks("price", "mine.py", "--tokens-per-s", "9", "--memory-gb", "7e-4")
     assert code == 0

@@ -19,10 +19,11 @@ _MAIN = """
 import sys
 import lmray.distributed
 import ray
-ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False,
-         logging_level="ERROR")
+cpus, gpus, *words = sys.argv[1:]
+ray.init(address="local", num_cpus=int(cpus), num_gpus=int(gpus), include_dashboard=False,
+         log_to_driver=False, logging_level="ERROR")
 from lmray.cli.main import main
-sys.argv = ["lmray", *sys.argv[1:]]
+sys.argv = ["lmray", *words]
 main()
 """
 _SPACE = """'''Hypothesis: none; killed in the middle.'''
@@ -36,9 +37,14 @@ ASHA = {asha!r}
 
 
 class Driver:
-    """`lmray sweep run` on one place, so that only one order of completion is possible."""
+    """`lmray sweep run` on one place, so that only one order of completion is possible.
 
-    def __init__(self, space: Space, root: Path) -> None:
+    Or on as many as Ray is told there are; the GPUs need not exist.
+    """
+
+    def __init__(
+        self, space: Space, root: Path, *options: str, cpus: int = 1, gpus: int = 0
+    ) -> None:
         file = root / "killed.py"
         base, axes = space.base.model_dump(), dict(space.axes)
         facts = {"base": base, "axes": axes, "seeds": list(space.seeds), "asha": space.asha}
@@ -51,7 +57,8 @@ class Driver:
             "LMRAY_TEST_MARK": self.mark,
         }
         environment.pop("RAY_ADDRESS", None)
-        command = [sys.executable, "-c", _MAIN, "sweep", "run", str(file), "--root", str(root)]
+        words = ("sweep", "run", str(file), "--root", str(root), *options)
+        command = [sys.executable, "-c", _MAIN, str(cpus), str(gpus), *words]
         self._log = (root / "driver.log").open("ab")
         self.process = subprocess.Popen(
             command, env=environment, stdout=self._log, stderr=self._log, start_new_session=True

@@ -116,7 +116,7 @@ def test_more_workers_than_the_cluster_has_room_for_are_refused(
     question = space(small_dataset, [GOOD], workers=4)
     if ray.cluster_resources()["CPU"] >= 4:
         pytest.skip("this machine has room for four workers")
-    with pytest.raises(PreflightError, match=r"execution\.workers=4, but the cluster has"):
+    with pytest.raises(PreflightError, match=r"execution\.workers=4, but Ray has room for"):
         sweep(question, small_dataset, tmp_path)
 
 

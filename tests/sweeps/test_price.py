@@ -22,7 +22,7 @@ from lmray.sweeps.price import (
 )
 from lmray.sweeps.search import Tpe
 from lmray.sweeps.space import TO_THE_END, Space
-from lmray.sweeps.speed import measured_tokens_per_s, trials_at_once
+from lmray.sweeps.speed import measured, trials_at_once
 from lmray.sweeps.sweep_directory import claim
 from tests.small import small_run
 
@@ -57,6 +57,15 @@ def test_a_larger_model_takes_as_much_longer_as_it_computes_more():
     assert hours[1] / hours[0] == pytest.approx(1 + ratio)
 
 
+def test_memory_seen_on_a_gpu_is_scaled_to_the_largest_trial():
+    both = replace(SPACE, axes={"model.num_layers": [4, 12]}, seeds=(0,))
+    deep = override(BASE, {"model.num_layers": 12})
+    needed = [training_memory(run.model).total(100) for run in (BASE, deep)]
+    seen = price(both, 0, tokens_per_s=1000, at_once=1, gpu_bytes=10**9)
+    assert seen.gpu_bytes == pytest.approx(10**9 * needed[1] / needed[0])
+    assert price(both, 0, tokens_per_s=1000, at_once=1).gpu_bytes == needed[1]
+
+
 def test_seconds_of_a_budget_bound_the_price():
     timed = replace(SPACE, base=override(BASE, {"budget.seconds": 60.0}))
     found = price(timed, 300_000, tokens_per_s=1000, at_once=1)
@@ -75,6 +84,9 @@ def test_what_is_too_long_or_too_large_is_refused_with_a_remedy(tmp_path: Path):
     check_price(asked, tmp_path / "not" / "there", max_hours=24)
     with pytest.raises(PreflightError, match=r"up to 4\.5 hours and --max-hours=4; .*or say --yes"):
         check_price(asked, tmp_path, max_hours=4)
+    with pytest.raises(PreflightError, match=r"and --max-disk=0\.001; lower execution\.keep_ch"):
+        check_price(asked, tmp_path, max_hours=24, max_disk_gb=1e-3)
+    check_price(asked, tmp_path, max_hours=24, max_disk_gb=asked.disk_bytes / 1e9)
     with pytest.raises(PreflightError, match=r"checkpoints take 1e\+09 GB .* or say --yes"):
         check_price(replace(asked, disk_bytes=10**18), tmp_path, max_hours=24)
 
@@ -106,14 +118,17 @@ def test_the_price_is_kept_and_set_against_what_was_taken(tmp_path: Path):
     assert (took["trials"], took["tokens"]) == (1, 2_560_000)
     assert took["flops"] == training_flops(BASE.model, 2_560_000)
     assert took["memory_bytes"] == 5_000_000_000
-    assert took["disk_bytes"] == sum(file.stat().st_size for file in run.path.iterdir())
+    files = [run.path, *run.path.iterdir()]
+    assert took["disk_bytes"] == sum(512 * file.stat().st_blocks for file in files)
     _, rows = against_taken(asked, took)
     assert rows[1] == ["tokens", "15,360,000", "2,560,000"]
 
 
 def test_speed_is_measured_on_the_data(small_dataset: Path):
     run = small_run(small_dataset)
-    assert measured_tokens_per_s(run, small_dataset) > 0
+    found = measured(run, small_dataset)
+    assert found.tokens_per_s > 0
+    assert found.gpu_bytes == 0, "on a CPU"
     assert trials_at_once(override(run, {"data.batch_size": 64, "execution.workers": 64})) == 1
 
 

@@ -7,7 +7,7 @@ import pytest
 from lmray.config import Budget, Evaluation, Run, override
 from lmray.errors import PreflightError, UsageError
 from lmray.sweeps.axes import LogUniform, Variants, When
-from lmray.sweeps.constraints import memory_refusal
+from lmray.sweeps.constraints import memory_needed, memory_refusal
 from lmray.sweeps.ledger import Event
 from lmray.sweeps.search import Sobol, Tpe
 from lmray.sweeps.space import TO_THE_END, Asha, Space
@@ -22,6 +22,7 @@ from lmray.sweeps.sweep_directory import (
     read_space,
 )
 from lmray.sweeps.turns import Turns
+from lmray.training.gpu_share import CONTEXT_BYTES
 
 BASE = Run(budget=Budget(tokens=10_485_760), evaluation=Evaluation(interval_tokens=1_048_576))
 
@@ -154,6 +155,14 @@ def test_what_does_not_fit_or_the_user_refuses_is_listed_and_not_tried():
     assert "GB by accounting and there are 16" in reasons[4096]
     fits = found.run_of({"data.batch_size": 4096, "execution.micro_batch": 1})
     assert memory_refusal(fits, 16.0) == "", "a batch computed in parts takes the memory of one"
+
+
+def test_a_share_of_a_gpu_has_that_share_of_its_memory():
+    shared = override(BASE, {"execution.gpu_share": 0.5})
+    needed = memory_needed(BASE) / 1e9
+    assert memory_refusal(BASE, 1.01 * needed) == ""
+    assert "GB by accounting and there are" in memory_refusal(shared, 2 * needed)
+    assert memory_refusal(shared, 2 * (1.01 * needed + CONTEXT_BYTES / 1e9)) == ""
 
 
 def test_equal_runs_under_two_names_are_one_trial():
