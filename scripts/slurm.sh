@@ -43,9 +43,14 @@ fi
 # A step on one node, beside the others and with all that the job has there. Of Slurm's variables those that would
 # make a step of the whole job are left out.
 on() {
+  (become_step "$@")
+}
+
+# The same in place of this shell: behind it goes `&`, so that what is signalled is the step and no shell around it.
+become_step() {
   local node=$1
   shift
-  env -u SLURM_NTASKS -u SLURM_NPROCS -u SLURM_NTASKS_PER_NODE -u SLURM_TASKS_PER_NODE -u SLURM_CPUS_PER_TASK \
+  exec env -u SLURM_NTASKS -u SLURM_NPROCS -u SLURM_NTASKS_PER_NODE -u SLURM_TASKS_PER_NODE -u SLURM_CPUS_PER_TASK \
     srun --overlap --nodes=1 --ntasks=1 --nodelist="$node" --export=ALL "$@"
 }
 
@@ -90,7 +95,7 @@ until=$((SECONDS + wait_s))
 await() { # await N: returns once N nodes have joined
   local step counter
   while true; do
-    on "$head" timeout "$wait_s" python -c "$count" "$1" </dev/null >/dev/null 2>&1 &
+    become_step "$head" timeout "$wait_s" python -c "$count" "$1" </dev/null >/dev/null 2>&1 &
     counter=$!
     while kill -0 "$counter" 2>/dev/null; do
       for step in "${steps[@]}"; do
@@ -103,21 +108,27 @@ await() { # await N: returns once N nodes have joined
   done
 }
 
-on "$head" bash -c "$start" "$scratch" --head --node-ip-address="$address" --port="$port" \
+become_step "$head" bash -c "$start" "$scratch" --head --node-ip-address="$address" --port="$port" \
   --dashboard-host=127.0.0.1 --dashboard-port=$((port + 1)) --ray-client-server-port=$((port + 2)) </dev/null >&2 &
 steps+=($!)
 await 1 # a worker that finds no head gives up
 for node in "${nodes[@]:1}"; do
-  on "$node" bash -c "$start" "$scratch" --address="$RAY_ADDRESS" </dev/null >&2 &
+  become_step "$node" bash -c "$start" "$scratch" --address="$RAY_ADDRESS" </dev/null >&2 &
   steps+=($!)
 done
 await ${#nodes[@]}
 echo "Ray: ${#nodes[@]} nodes at $RAY_ADDRESS, dashboard on $head 127.0.0.1:$((port + 1))" >&2
 
-on "$head" "$@" &
+become_step "$head" --job-name=lmray-command "$@" &
 command_step=$!
 told=
-trap 'told=yes; kill -TERM "$command_step" 2>/dev/null' TERM INT
+tell() { # srun itself would answer a SIGTERM by killing the step
+  local step
+  told=yes
+  step=$(squeue --noheader --steps --jobs="$SLURM_JOB_ID" --format="%i %j" | awk '$2 == "lmray-command" {print $1}')
+  [ -z "$step" ] || scancel --signal=TERM "$step" || true
+}
+trap tell TERM INT
 code=0
 wait "$command_step" || code=$?
 while [ -n "$told" ]; do # a signal ends a wait, with a code of its own
@@ -127,6 +138,6 @@ while [ -n "$told" ]; do # a signal ends a wait, with a code of its own
 done
 stop
 for node in "${nodes[@]}"; do
-  on "$node" rm -rf "$scratch"
+  on "$node" rm -rf "$scratch" || true # a job that is cancelled gets no further step
 done
 exit "$code"

@@ -99,7 +99,7 @@ def test_trials_of_two_workers_each_are_stopped_and_give_their_resources_back(
     small_dataset: Path, tmp_path: Path
 ):
     whole = ray.available_resources()["CPU"]
-    question = space(small_dataset, [GOOD, 3e-3, BAD], workers=2, steps=60)
+    question = space(small_dataset, [GOOD, BAD], workers=2, steps=60)
     stands, _ = sweep(question, small_dataset, tmp_path)
     assert set(stands.values()) <= {"done", "stopped"}
     assert "done" in stands.values()
