@@ -102,9 +102,11 @@ def run(
 ) -> None:
     """Run a space's trials; the same command again finishes a sweep that was interrupted.
 
-    Changes are of the base, or of the rungs, as in asha.mode=promote; execution.gpu_share=0.5 has
-    two trials on a GPU.
-    Its price is told first: trials, tokens, FLOPs, hours, memory and disk without early stopping.
+    Changes are of the base, or of the rungs, as in asha.mode=promote;
+    execution.gpu_share=0.5 has two trials on a GPU.
+
+    Its price is told first: trials, tokens, FLOPs, hours, memory and disk
+    without early stopping.
     """
     asked = _loaded(space, changes or [], memory_gb, root, losers)
     directory = locate_sweep(str(root / "sweeps" / (name or asked.name)), root)

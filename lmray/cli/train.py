@@ -36,9 +36,10 @@ def train(
 ) -> None:
     """Train one model; the same command goes on where an interrupted one stopped.
 
-    begins_from=RUN goes on from the end of a run that is done, under what else is changed, up to a
-    budget.tokens that counts RUN's too. Of a GPU's memory it takes no more than
-    execution.gpu_share, all of it by default.
+    begins_from=RUN goes on from the end of a run that is done, under what
+    else is changed, up to a budget.tokens that counts RUN's too.
+
+    Of a GPU's memory it takes no more than execution.gpu_share.
     """
     import shutil
 

@@ -16,6 +16,7 @@ from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 from lmray import remote
 from lmray.config import Run, run_id
 from lmray.dataset import Splits, open_splits
+from lmray.distributed.cluster import nodes
 from lmray.distributed.notice import given, heeded
 from lmray.distributed.predecessor import wait_for_predecessor
 from lmray.distributed.process_group import ProcessGroup
@@ -25,6 +26,7 @@ from lmray.runs.lineage import beginning
 from lmray.runs.run_directory import RunDirectory
 from lmray.sweeps.decisions.halving import MAX_LOSSES
 from lmray.sweeps.decisions.verdicts import Verdicts
+from lmray.sweeps.places import demand
 from lmray.training.loop import never
 
 _NOBODY = MappingProxyType({"ledger": "", "id": "", "levels": ()})
@@ -72,7 +74,7 @@ def train_on_workers(
             torch_config=ProcessGroup(),
             scaling_config=ScalingConfig(
                 num_workers=run.execution.workers,
-                use_gpu=run.execution.device != "cpu" and _has_gpus(),
+                use_gpu="GPU" in demand(run.execution, nodes()),
                 resources_per_worker={"CPU": 1},
             ),
             run_config=RunConfig(
@@ -92,10 +94,6 @@ def train_on_workers(
                 directory.finish("preempted", {})
                 remote.publish(directory.path / "run.json")
     return directory
-
-
-def _has_gpus() -> bool:
-    return ray.cluster_resources().get("GPU", 0) > 0
 
 
 def _work(config: dict[str, Any]) -> None:

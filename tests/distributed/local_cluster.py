@@ -5,6 +5,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,6 +101,21 @@ class LocalCluster:
         )
         assert done.returncode == code, done.stdout
         return done.stdout
+
+
+@contextmanager
+def made(directory: Path, verb: str) -> Iterator[LocalCluster]:
+    """What a verb of the script makes, of which nothing is left afterwards."""
+    cluster = LocalCluster(directory)
+    cluster.script("down")
+    try:
+        cluster.script(verb)
+        yield cluster
+    finally:
+        assert "nothing of the cluster is left" in cluster.script("down")
+        links = ["ip", "-o", "link"]
+        left = subprocess.run(links, capture_output=True, text=True, check=True).stdout
+        assert "lmrayt" not in left
 
 
 def await_status(cluster: LocalCluster, *wanted: str) -> None:

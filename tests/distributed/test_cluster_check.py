@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lmray.distributed.cluster_check import check_cluster
-from tests.distributed.local_cluster import LocalCluster, missing
+from tests.distributed.local_cluster import LocalCluster, made, missing
 
 WITHOUT = missing()
 pytestmark = [
@@ -22,13 +22,8 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    cluster = LocalCluster(tmp_path_factory.mktemp("cluster") / "c")
-    cluster.script("down")
-    try:
-        cluster.script("hosts")
+    with made(tmp_path_factory.mktemp("cluster") / "c", "hosts") as cluster:
         yield cluster
-    finally:
-        assert "nothing of the cluster is left" in cluster.script("down")
 
 
 def failures(
