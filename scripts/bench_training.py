@@ -8,7 +8,7 @@ bias, one Linear for queries, keys and values, fused causal attention, and a GEL
 width; its positions are learned, its head is tied to its embedding, and torch's fused AdamW takes
 the step after torch's clipping. lmray's step is that of `lmray train`, its threads sharing the
 batch; its FFN has the parameters of nanoGPT's to the nearest multiple of 64, its head is not tied.
-With --compile it takes part a second time, as with execution.compile=default.
+With --compile it takes part a second time, as with execution.compile=default, and so does nanoGPT.
 
 lmray's process keeps the memory that it frees, as `lmray train` does (lmray.machine); nanoGPT's has
 the allocator as it comes, and a third contestant is nanoGPT with the memory kept, so that it shows
@@ -108,7 +108,13 @@ def lmray_step(run: Run) -> tuple[nn.Module, Step]:
 
 def compiled_lmray_step(run: Run) -> tuple[nn.Module, Step]:
     model = TransformerLM.from_config(run.model)
-    return model, _lmray_step(run, model, torch.compile(model, dynamic=False), backward)
+    compiled = torch.compile(model, dynamic=False)
+    shared = SharedBackward(list(model.parameters()), torch.get_num_threads())
+    ids = torch.zeros(run.sequences_per_step, run.model.context_length, dtype=torch.int64)
+    shared.in_turn(
+        lambda rows: mean_cross_entropy(compiled(ids[rows]), ids[rows]), slice(0, len(ids))
+    )
+    return model, _lmray_step(run, model, compiled, shared)
 
 
 def _lmray_step(
@@ -136,6 +142,15 @@ def _lmray_step(
 
 def nanogpt_step(run: Run) -> tuple[nn.Module, Step]:
     model = NanoGPT(run)
+    return model, _nanogpt_step(run, model, model)
+
+
+def compiled_nanogpt_step(run: Run) -> tuple[nn.Module, Step]:
+    model = NanoGPT(run)
+    return model, _nanogpt_step(run, model, torch.compile(model, dynamic=False))
+
+
+def _nanogpt_step(run: Run, model: nn.Module, forward: Callable[[Tensor], Tensor]) -> Step:
     optim = run.optim
     optimizer = torch.optim.AdamW(
         [
@@ -148,14 +163,14 @@ def nanogpt_step(run: Run) -> tuple[nn.Module, Step]:
     )
 
     def step(inputs: Tensor, targets: Tensor) -> float:
-        loss = functional.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
+        loss = functional.cross_entropy(forward(inputs).flatten(0, 1), targets.flatten())
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return loss.item()
 
-    return model, step
+    return step
 
 
 def peak_flops() -> float:
@@ -188,6 +203,7 @@ CONTESTANTS = {
     "lmray, compiled": Contestant(compiled_lmray_step, True),
     "nanoGPT": Contestant(nanogpt_step, False),
     "nanoGPT, memory kept": Contestant(nanogpt_step, True),
+    "nanoGPT, compiled": Contestant(compiled_nanogpt_step, False),
 }
 
 
@@ -227,7 +243,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5, help="steps of a turn")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each")
     parser.add_argument("--threads", type=int, default=available_cores())
-    parser.add_argument("--compile", action="store_true", help="lmray compiled takes part as well")
+    parser.add_argument("--compile", action="store_true", help="both take part compiled as well")
     arguments = parser.parse_args()
     names = [name for name in CONTESTANTS if arguments.compile or "compiled" not in name]
     torch.set_num_threads(arguments.threads)
@@ -240,6 +256,7 @@ def main() -> None:
         pipes[name], far = spawning.Pipe()
         work = (name, run, arguments.threads, arguments.steps, far)
         spawning.Process(target=contest, args=work, daemon=True).start()
+        far.close()  # so that a contestant's death ends the contest
         facts[name] = pipes[name].recv()
     turns: dict[str, list[Turn]] = {name: [] for name in names}
     peaks = []

@@ -189,7 +189,7 @@ class Execution(Section):
     """Sequences a worker computes at once, adding up gradients; auto is all of its share. Halved,
     and the run goes on, when the device has no memory for them."""
     compile: Literal["off", "default", "max-autotune"] = "off"
-    """torch.compile and its mode; the time it takes is recorded apart."""
+    """torch.compile and its mode; on a CPU it needs a C++ compiler. Its time is recorded apart."""
     threads: Count | Literal["auto"] = "auto"
     """CPU threads of a worker; auto is the cores it may use, shared among the workers."""
     checkpoint_interval_steps: Count = 500

@@ -44,10 +44,8 @@ class SharedBackward:
         """The loss of these rows, whose gradients the weights' now have as well."""
         if rows.stop - rows.start < SHARES:
             return backward(loss, rows)
-        middle = (rows.start + rows.stop) // 2
-        halves = (slice(rows.start, middle), slice(middle, rows.stop))
         (first, gradients), (second, others) = self._pool.map(
-            lambda half: self._gradients(loss, half), halves
+            lambda half: self._gradients(loss, half), _halves(rows)
         )
         for weight, *parts in zip(self._weights, gradients, others, strict=True):
             for part in parts:
@@ -56,9 +54,26 @@ class SharedBackward:
                 weight.grad = part if weight.grad is None else weight.grad.add_(part)
         return first + second
 
+    def in_turn(self, loss: Loss, rows: slice) -> None:
+        """Computes one half after the other and keeps nothing: the first call of a compiled `loss`.
+
+        torch compiles for the number of threads of who calls, so it has to be these; both at once
+        would compile the same twice.
+        """
+        if rows.stop - rows.start < SHARES:
+            backward(loss, rows)
+            return
+        for half in _halves(rows):
+            self._pool.submit(self._gradients, loss, half).result()
+
     def _gradients(self, loss: Loss, rows: slice) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         share = loss(rows)
         return share.detach(), torch.autograd.grad(share, self._weights, allow_unused=True)
+
+
+def _halves(rows: slice) -> tuple[slice, slice]:
+    middle = (rows.start + rows.stop) // 2
+    return slice(rows.start, middle), slice(middle, rows.stop)
 
 
 def backward(loss: Loss, rows: slice) -> Tensor:

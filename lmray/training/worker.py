@@ -18,6 +18,7 @@ from lmray.training.accumulation import fitting, parts
 from lmray.training.batches import batches
 from lmray.training.chunked_loss import mean_cross_entropy
 from lmray.training.clipping import clip_gradient_norm
+from lmray.training.compiling import compiled
 from lmray.training.device import resolve_device
 from lmray.training.evaluation import evaluate, intervals
 from lmray.training.measured import Taken, finite, measure, relative_change
@@ -54,41 +55,25 @@ class Worker:
         self._batch = batches(
             lambda step: samplers[schedule.shape(step)], self.device, self.rank, self.world
         )
-        self._shapes = [(shape.sequences // self.world, shape.length) for shape in samplers]
-        """Of this worker's part of each batch, in the order in which they come."""
         asked = run.execution.micro_batch
         self._room: float = math.inf if asked == "auto" else asked
         """Sequences that may be computed at once; fewer once memory has run out."""
-        self.micro_batch = self._fitting(self._shapes[0][0])
+        # In the order in which batches have them.
+        shapes = [
+            (self._fitting(shape.sequences // self.world), shape.length) for shape in samplers
+        ]
+        self.micro_batch = shapes[0][0]
         """Sequences computed at once in the last step."""
-        self._forward, self.compile_seconds = self._compiled()
-        self._backward: Callable[[Loss, slice], Tensor] = backward
         threads = torch.get_num_threads()
-        if self.device.type == "cpu" and threads >= SHARES and run.execution.compile == "off":
-            self._backward = SharedBackward(list(self.model.parameters()), threads)
+        self._backward: Callable[[Loss, slice], Tensor] = backward
+        first_backward: Callable[[Loss, slice], object] = backward
+        if self.device.type == "cpu" and threads >= SHARES:
+            shared = SharedBackward(list(self.model.parameters()), threads)
+            self._backward, first_backward = shared, shared.in_turn
+        self._forward, self.compile_seconds = compiled(self.model, run, shapes, first_backward)
 
     def _fitting(self, sequences: int) -> int:
         return int(min(sequences, self._room))
-
-    def _compiled(self) -> tuple[Callable[[Tensor], Tensor], float]:
-        """The model as execution.compile has it, for all shapes of batches; the seconds it took."""
-        mode = self.run.execution.compile
-        if mode == "off":
-            return self.model, 0.0
-        begun = time.perf_counter()
-        compiled = torch.compile(self.model, mode=mode, dynamic=False)
-        shapes = {(self._fitting(sequences), length) for sequences, length in self._shapes}
-        # Beyond its limit torch would go on without compiling.
-        limit = torch._dynamo.config.recompile_limit
-        torch._dynamo.config.recompile_limit = max(limit, 2 * len(shapes))
-        for shape in shapes:
-            ids = torch.zeros(shape, dtype=torch.int64, device=self.device)
-            with autocast(self.run.optim.precision, self.device):
-                loss = mean_cross_entropy(compiled(ids), ids)
-            loss.backward()
-            loss.item()  # waits for the device
-        self.optimizer.zero_grad(set_to_none=True)
-        return compiled, time.perf_counter() - begun
 
     def take_step(self, step: int, lr: float, *, compares: bool) -> Taken:
         """Computes the gradient of the global batch and, unless it has diverged, one update.

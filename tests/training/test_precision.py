@@ -10,6 +10,7 @@ from torch._dynamo.utils import counters
 
 from lmray.config import override
 from lmray.dataset import open_splits
+from lmray.errors import PreflightError
 from lmray.training import checkpoint
 from lmray.training.loop import train
 from tests.small import small_run
@@ -62,14 +63,29 @@ def test_bf16_weights_have_fp32_copies_in_the_checkpoint(small_dataset: Path, tm
 # torch's compiler, about torch itself.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore::UserWarning:torch")
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
-def test_a_compiled_run_has_the_losses_of_one_that_is_not(small_dataset: Path, tmp_path: Path):
-    plain = go(small_dataset, tmp_path / "plain", {})
+@pytest.mark.parametrize("threads", [1, 2])  # two share the batch
+def test_a_compiled_run_has_the_losses_of_one_that_is_not(
+    small_dataset: Path, tmp_path: Path, threads: int
+):
+    changes = {"execution.threads": threads}
+    plain = go(small_dataset, tmp_path / "plain", changes)
     counters.clear()
-    compiled = go(small_dataset, tmp_path / "compiled", {"execution.compile": "default"})
+    changes["execution.compile"] = "default"
+    compiled = go(small_dataset, tmp_path / "compiled", changes)
     assert counters["stats"]["unique_graphs"] == 1, "steps compile nothing that was not reported"
     assert losses(compiled) == pytest.approx(losses(plain), rel=1e-5)
     assert plain[0]["compile_s"] == 0.0
     assert compiled[0]["compile_s"] > 0.1
+
+
+def test_compiling_without_a_compiler_is_refused(small_dataset: Path, tmp_path: Path):
+    from torch._inductor import config
+
+    with (
+        config.patch({"cpp.cxx": (None, "no-such-compiler")}),
+        pytest.raises(PreflightError, match=r"compile=default needs a C\+\+ compiler"),
+    ):
+        go(small_dataset, tmp_path, {"execution.compile": "default"})
 
 
 def test_records_tell_what_a_step_changed_and_cost(small_dataset: Path, tmp_path: Path):
