@@ -88,16 +88,14 @@ class Honesty:
                 "No stopped trial was trained to its end; `lmray sweep audit` does that to some, "
                 "and says whether one of them would have won."
             )
-        best, count = self.audits[0], len(self.audits)
-        lied = best.behind < 0
+        best = self.audits[0]
+        ahead = sum(audit.behind < 0 for audit in self.audits)
         found = f"{best.row.trial.name} ends {_against(best.behind)} the winner"
         if best.status == "diverged":
             found = "all of them diverge"
-        text = (
-            f"Of {count} stopped trials trained to their end "
-            f"{'one would have won, so ASHA lied' if lied else 'none would have won'}: {found}"
-        )
-        if lied and not math.isnan(self.seed_spread):
+        verdict = f"{ahead} would have won, so ASHA lied" if ahead else "none would have won"
+        text = f"Of {len(self.audits)} stopped trials trained to their end {verdict}: {found}"
+        if ahead and not math.isnan(self.seed_spread):
             within = "within" if -best.behind <= self.seed_spread else "beyond"
             text += f", {within} the winner's spread of {self.seed_spread:.4f} over seeds"
         return text + "."

@@ -74,8 +74,9 @@ def test_an_audit_that_finds_nothing_better_says_by_how_much(tmp_path: Path):
 
 
 def test_an_audit_that_finds_better_says_that_asha_lied(tmp_path: Path):
-    found = judged(tmp_path, audited={1e-3: 2.375})
+    found = judged(tmp_path, audited={1e-3: 2.375, 1e-2: 2.4375, 2e-2: 3.0})
     assert math.isnan(found.seed_spread)
+    assert "Of 3 stopped trials trained to their end 2 would have won, so" in found.lines()[-1]
     assert "ASHA lied: lr=0.001 seed=0 ends 0.1250 nats ahead of the winner." in found.lines()[-1]
 
 
