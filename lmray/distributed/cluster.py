@@ -12,6 +12,7 @@ from typing import Any
 import ray
 from ray._private import ray_constants
 
+from lmray.distributed.notice import as_ctrl_c, on_notice
 from lmray.distributed.shared_root import require_shared
 from lmray.errors import PreflightError
 from lmray.machine import available_cores
@@ -26,13 +27,14 @@ def ray_session(
 
     Yields whether it has joined a cluster. A session that is already there is used and left alone.
     The local one listens on loopback only, asks every client for a token that is made for it alone,
-    and sends no usage statistics.
+    and sends no usage statistics. In the block SIGTERM is Ctrl-C.
 
     Raises PreflightError if there is no cluster at the address, or the folder `shared`, where the
     work leaves its results, is not the same on all nodes.
     """
     if ray.is_initialized():
-        yield False
+        with on_notice(as_ctrl_c):
+            yield False
         return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = address or os.environ.get("RAY_ADDRESS", "")
@@ -52,9 +54,10 @@ def ray_session(
             cores = available_cores()
             ray.init(address="local", num_cpus=cores, include_dashboard=dashboard, **quiet)
     try:
-        if shared is not None:
-            require_shared(shared)
-        yield bool(address)
+        with on_notice(as_ctrl_c):
+            if shared is not None:
+                require_shared(shared)
+            yield bool(address)
     finally:
         ray.shutdown()
 

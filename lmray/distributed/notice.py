@@ -1,13 +1,15 @@
 """A notice that this process will be ended soon: SIGTERM, as on a spot machine that is taken back.
 
-Ray's answer to it is to end at once. A process that trains writes a checkpoint first, and then ends
-as Ray would have: whoever waits for it takes it for lost and goes on elsewhere.
+Ray's answer to it is to end at once, a driver's by abort() and a stack trace (2.60). A process that
+trains writes a checkpoint first, and then ends as Ray would have: whoever waits for it takes it for
+lost and goes on elsewhere. A driver says what it does instead: Slurm, systemd, containers and Ray's
+jobs tell it so.
 """
 
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -59,3 +61,37 @@ def heeded() -> Iterator[None]:
     if given():
         os.kill(os.getpid(), signal.SIGTERM)
         threading.Event().wait()  # for the main thread to act on it
+
+
+@contextmanager
+def on_notice(act: Callable[[], None]) -> Iterator[None]:
+    """Has a driver call `act` when it is told, and raise KeyboardInterrupt when told once more.
+
+    Inside of a Ray session, whose beginning takes the signal for itself. Only a process's main
+    thread is ever told; in any other this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    told = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal told
+        if told:
+            raise KeyboardInterrupt
+        told = True
+        act()
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def as_ctrl_c() -> None:
+    """Does what Ctrl-C would, also in a shell's background, where that is ignored."""
+    handle = signal.getsignal(signal.SIGINT)
+    if not callable(handle):
+        raise KeyboardInterrupt
+    handle(signal.SIGINT, None)

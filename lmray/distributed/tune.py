@@ -20,6 +20,7 @@ from lmray.dataset import Splits
 from lmray.distributed.asha import AshaScheduler, Broken, Jobs, Judge
 from lmray.distributed.cluster import nodes
 from lmray.distributed.gauges import sweep_gauges
+from lmray.distributed.notice import on_notice
 from lmray.distributed.trial import NamedJob, job
 from lmray.distributed.watching import title
 from lmray.errors import LmrayError
@@ -55,9 +56,10 @@ def run_sweep(
     `directory` must have been claimed and a Ray session begun. As many trials run at once as the
     scarcer of CPUs and GPUs has room for (sweeps/places.py). Trials that an earlier life gave up
     are run again as `retry` says. It ends early, its trials with checkpoints, once the directory
-    has a stop file, or `limit()` is true, asked for whenever a place is free and every few seconds.
-    Losers keep of their checkpoints what `space.losers` says. An actor that is `named` runs one job
-    under its trial's name, for the dashboard; others run the next one, too.
+    has a stop file, which SIGTERM asks for as well, or `limit()` is true, asked for whenever a
+    place is free and every few seconds. Losers keep of their checkpoints what `space.losers` says.
+    An actor that is `named` runs one job under its trial's name, for the dashboard; others run the
+    next one, too.
 
     Raises PreflightError if the cluster has no room for one trial, LmrayError if trial after trial
     fails alike.
@@ -90,7 +92,7 @@ def run_sweep(
 
         counted = Turns(space, splits.digest, directory, stop)
         shown = sweep_gauges(directory, lambda: len(counted.trials()))
-        with shown, repeating(watch, every_s=_WATCH_S):
+        with shown, repeating(watch, every_s=_WATCH_S), on_notice(asked_to.ask):
             _drive(referee, asked, space=space, stop=stop, named=named, after=free)
     stands = standing(ledger.events())
     fetch(directory, runs)
@@ -121,7 +123,9 @@ def run_audit(
     if auditor.jobs:
         trials = space.trials(splits.digest)
         asked = _Asked(splits, directory, runs, (), lambda: trials)
-        _drive(auditor, asked, space=space, stop=StopFile.of(directory), named=named)
+        asked_to = StopFile.of(directory)
+        with on_notice(asked_to.ask):
+            _drive(auditor, asked, space=space, stop=asked_to, named=named)
 
 
 def _close(directory: RunDirectory, stands: str) -> None:

@@ -64,3 +64,20 @@ def test_a_trial_goes_on_where_it_was_when_its_process_was_told(
     assert [event.kind for event in events] == ["started", "failed", "started", "done"]
     assert events[1].facts["lost"]
     assert_went_on(list_runs(tmp_path / "runs")[0])
+
+
+def test_a_driver_that_is_told_ends_as_by_ctrl_c(small_dataset: Path, tmp_path: Path):
+    question = Space("killed", "", long_run(small_dataset), {"optim.lr": [1e-3]}, (0,), TO_THE_END)
+    driver = Driver(question, tmp_path)
+    while not trained(tmp_path / "runs"):
+        driver.check()
+        time.sleep(0.05)
+    driver.process.terminate()
+    assert driver.process.wait(timeout=200) == 130
+    said = (tmp_path / "driver.log").read_text()
+    assert "goes on from here" in said
+    assert "SIGTERM received" not in said
+    Driver(question, tmp_path).wait()
+    (run,) = list_runs(tmp_path / "runs")
+    assert_went_on(run)
+    assert "failed" not in {e.kind for e in read_events(tmp_path / "sweeps/killed/ledger.jsonl")}
