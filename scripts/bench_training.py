@@ -41,6 +41,7 @@ from lmray.machine import freed_memory_kept
 from lmray.model import TransformerLM
 from lmray.training import clip_gradient_norm
 from lmray.training.chunked_loss import mean_cross_entropy
+from lmray.training.compiling import compiled
 from lmray.training.device import available_cores
 from lmray.training.optimizers import make_optimizer
 from lmray.training.sharing import SHARES, Loss, SharedBackward, backward
@@ -108,13 +109,11 @@ def lmray_step(run: Run) -> tuple[nn.Module, Step]:
 
 def compiled_lmray_step(run: Run) -> tuple[nn.Module, Step]:
     model = TransformerLM.from_config(run.model)
-    compiled = torch.compile(model, dynamic=False)
     shared = SharedBackward(list(model.parameters()), torch.get_num_threads())
-    ids = torch.zeros(run.sequences_per_step, run.model.context_length, dtype=torch.int64)
-    shared.in_turn(
-        lambda rows: mean_cross_entropy(compiled(ids[rows]), ids[rows]), slice(0, len(ids))
-    )
-    return model, _lmray_step(run, model, compiled, shared)
+    shape = (run.sequences_per_step, run.model.context_length)
+    asked = override(run, {"execution.compile": "default"})
+    forward, _ = compiled(model, asked, [shape], shared.in_turn)
+    return model, _lmray_step(run, model, forward, shared)
 
 
 def _lmray_step(

@@ -66,7 +66,9 @@ def test_a_trial_goes_on_where_it_was_when_its_process_was_told(
     assert_went_on(list_runs(tmp_path / "runs")[0])
 
 
-def test_a_driver_that_is_told_ends_as_by_ctrl_c(small_dataset: Path, tmp_path: Path):
+def test_a_driver_that_is_told_has_its_trials_write_checkpoints(
+    small_dataset: Path, tmp_path: Path
+):
     question = Space("killed", "", long_run(small_dataset), {"optim.lr": [1e-3]}, (0,), TO_THE_END)
     driver = Driver(question, tmp_path)
     while not trained(tmp_path / "runs"):
