@@ -24,6 +24,7 @@ ORDER = [
     "storage",
     "remote",
     "threads",
+    "native",
     "config",
     "presets",
     "accounting",
@@ -155,7 +156,7 @@ def test_lmray_train_in_one_process_needs_no_ray(small_dataset: Path, tmp_path: 
         "sys.argv[0] = 'lmray'\n"
         "runpy.run_module('lmray', run_name='__main__')\n"
     )
-    assert run_python(code, "train", "--root", str(tmp_path), *changes) == "torch"
+    assert run_python(code, "train", "--root", str(tmp_path), *changes) == "numba torch"
     (run,) = (tmp_path / "runs").iterdir()
     assert '"done"' in (run / "run.json").read_text()
 

@@ -82,8 +82,8 @@ def training_memory(model: Model, precision: Precision = "fp32") -> Memory:
     block = _attention(model, factor) | {
         "inputs of attention and ffn": readers * n * d * factor,
         "norms": {"none": 0, "sandwich": 4}.get(model.norm, 2) * norm,
-        # swiglu: gate, silu, value, product; silu and gelu: input, output; relu2: max(0, x), output
-        "ffn": {"swiglu": 4, "silu": 2, "gelu": 2, "relu2": 2}[model.ffn]
+        # swiglu: gate, value, product; silu and gelu: input, output; relu2: max(0, x), output
+        "ffn": {"swiglu": 3, "silu": 2, "gelu": 2, "relu2": 2}[model.ffn]
         * (n * model.ffn_width * factor),
     }
     # Where the stream itself is what a layer reads, it is kept already.

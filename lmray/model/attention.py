@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lmray.errors import UsageError
+from lmray.model.causal_attention import causal_attention, computes
 from lmray.model.layers import Linear, RMSNorm
 from lmray.model.rope import RotaryPositionalEmbedding
 
@@ -166,6 +167,8 @@ class MultiHeadSelfAttention(nn.Module):
     ) -> Float[Tensor, "... H T K"]:
         """Without a mask S is T and attention is causal."""
         if self.attention == "sdpa":
+            if mask is None and computes(q, k, v):
+                return causal_attention(q, k, v)
             return functional.scaled_dot_product_attention(
                 q, k, v, mask, is_causal=mask is None, enable_gqa=self.group > 1
             )

@@ -4,14 +4,17 @@ Letters of shapes: D d_model.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from lmray.model.layers import Linear
+from lmray.model.native import kernels
+from lmray.native import tensors
 
 
 def silu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -32,6 +35,41 @@ def relu2(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     return torch.relu(x).square()
 
 
+def gated_silu(gate: Float[Tensor, "..."], value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """silu(gate) * value; keeps these two for the backward pass, not silu(gate)."""
+    return _GatedSilu.apply(gate, value)
+
+
+class _GatedSilu(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, gate: Float[Tensor, "..."], value: Float[Tensor, "..."]
+    ) -> Float[Tensor, "..."]:
+        ctx.save_for_backward(gate, value)
+        if tensors.usable(gate, value):
+            gate, value = gate.contiguous(), value.contiguous()
+            out = torch.empty_like(gate)
+            given, kernel = tensors.addresses(gate, value, out), kernels().gate
+            tensors.in_parts(lambda *part: kernel(*given, *part), gate.numel(), numbers=1)
+            return out
+        return functional.silu(gate) * value
+
+    @staticmethod
+    @once_differentiable  # its type drops the name of ctx
+    # pyrefly: ignore[bad-override]
+    def backward(ctx: Any, *grad_outputs: Float[Tensor, "..."]) -> tuple[Tensor, Tensor]:
+        (grad,) = grad_outputs
+        gate, value = ctx.saved_tensors
+        if tensors.usable(grad, gate, value):
+            grad, gate, value = grad.contiguous(), gate.contiguous(), value.contiguous()
+            grads = torch.empty_like(gate), torch.empty_like(gate)
+            given = tensors.addresses(grad, gate, value, *grads)
+            kernel = kernels().gate_backward
+            tensors.in_parts(lambda *part: kernel(*given, *part), gate.numel(), numbers=1)
+            return grads
+        return torch.ops.aten.silu_backward(grad * value, gate), grad * functional.silu(gate)
+
+
 class SwiGLU(nn.Module):
     """w2(silu(w1 x) * w3 x), the gated feed-forward layer of Shazeer (2020)."""
 
@@ -50,7 +88,7 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
         """Applies the layer to each position by itself."""
-        return self.w2(silu(self.w1(x)) * self.w3(x))
+        return self.w2(gated_silu(self.w1(x), self.w3(x)))
 
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"silu": silu, "gelu": gelu, "relu2": relu2}

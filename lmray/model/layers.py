@@ -10,6 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from lmray.model.native import kernels
+from lmray.native import tensors
+
 
 class Linear(nn.Module):
     """y = x W^T without a bias; W has the shape (d_out, d_in).
@@ -89,13 +92,18 @@ class RMSNorm(nn.Module):
 class _RMSNorm(torch.autograd.Function):
     """Keeps one tensor of the size of x for the backward pass, where autograd would keep three.
 
-    Forward and backward take 0.5 ms instead of 1.4 on 2,048 x 128 (CPU, 2 threads, 2026-11).
+    Forward and backward take 0.5 ms instead of 1.4 on 2,048 x 128 (CPU, 2 threads, 2026-11); a
+    kernel makes one pass over memory for each.
     """
 
     @staticmethod
     def forward(
         ctx: Any, x: Float[Tensor, "... D"], gain: Float[Tensor, " D"], eps: float
     ) -> Float[Tensor, "... D"]:
+        if tensors.usable(x, gain):
+            normalised, scale, out = _by_kernel(x, gain, eps)
+            ctx.save_for_backward(normalised, scale, gain)
+            return out
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         scale = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
         normalised = x * scale
@@ -109,8 +117,44 @@ class _RMSNorm(torch.autograd.Function):
         # With n = x s: dn = grad * gain, dx = s (dn - n mean(n dn)), dgain = sum(grad * n).
         (grad,) = grad_outputs
         normalised, scale, gain = ctx.saved_tensors
+        if tensors.usable(grad, normalised, gain):
+            return *_backward_by_kernel(grad, normalised, scale, gain), None
         product = grad * normalised
         mean = (product @ gain.to(product.dtype)).unsqueeze(-1) / product.shape[-1]
         grad_x = (grad * gain).addcmul_(normalised, mean, value=-1).mul_(scale)
         grad_gain = product.reshape(-1, product.shape[-1]).sum(0).to(gain.dtype)
         return grad_x, grad_gain, None
+
+
+def _by_kernel(
+    x: Float[Tensor, "... D"], gain: Float[Tensor, " D"], eps: float
+) -> tuple[Float[Tensor, "... D"], Float[Tensor, "... 1"], Float[Tensor, "... D"]]:
+    # Rows are taken as they lie in memory, where heads of a width may be beneath positions.
+    x, width = tensors.dense(x), x.shape[-1]
+    normalised, out, scale = (torch.empty_like(part) for part in (x, x, x[..., :1]))
+    read, written = tensors.addresses(x, gain), tensors.addresses(normalised, scale, out)
+    normalise = kernels().normalise
+    given = (*read, eps, *written, width)
+    tensors.in_parts(lambda *rows: normalise(*given, *rows), x.numel() // width, numbers=width)
+    return normalised, scale, out
+
+
+def _backward_by_kernel(
+    grad: Float[Tensor, "... D"],
+    normalised: Float[Tensor, "... D"],
+    scale: Float[Tensor, "... 1"],
+    gain: Float[Tensor, " D"],
+) -> tuple[Float[Tensor, "... D"], Float[Tensor, " D"]]:
+    grad, width = tensors.laid_out_as(normalised, grad), grad.shape[-1]
+    grad_x = torch.empty_like(grad)
+    given = tensors.addresses(grad, normalised, scale, gain, grad_x)
+    backward = kernels().normalise_backward
+    of_gain = {}  # by the first row of a part
+
+    def work(first: int, last: int) -> None:
+        part = of_gain[first] = torch.zeros_like(gain)
+        backward(*given, *tensors.addresses(part), width, first, last)
+
+    tensors.in_parts(work, grad.numel() // width, numbers=width)
+    first, *others = (of_gain[row] for row in sorted(of_gain))
+    return grad_x, sum(others, start=first)

@@ -10,6 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lmray.model.native import kernels
+from lmray.native import tensors
+
 
 def cross_entropy(
     logits: Float[Tensor, "*batch V"],
@@ -28,7 +31,7 @@ def cross_entropy(
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Keeps one tensor of the logits' size for the backward pass, exp(logits - max).
+    """Keeps one tensor of the logits' size for the backward pass: exp(logits - max), or the logits.
 
     There it makes one more, the gradient, where autograd on the same formula would make three; at
     V = 32,000 they are the largest tensors of a step.
@@ -38,11 +41,14 @@ class _CrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Float[Tensor, "*batch V"], targets: Int[Tensor, "*batch"]
     ) -> Float[Tensor, "..."]:
+        if tensors.usable(logits):
+            return _forward_by_kernel(ctx, logits.contiguous(), targets)
         targets = targets.unsqueeze(-1)
         maximum = logits.amax(-1, keepdim=True)
         exponentials = (logits - maximum).exp_()
         total = exponentials.sum(-1, keepdim=True)
         ctx.save_for_backward(exponentials, total, targets)
+        ctx.by_kernel = False
         return (total.log() + (maximum - logits.gather(-1, targets))).squeeze(-1)
 
     @staticmethod
@@ -50,6 +56,33 @@ class _CrossEntropy(torch.autograd.Function):
     # pyrefly: ignore[bad-override]
     def backward(ctx: Any, *grad_outputs: Float[Tensor, "..."]) -> tuple[Tensor, None]:
         # d loss / d logits = softmax(logits) - onehot(target)
+        if ctx.by_kernel:
+            return _backward_by_kernel(ctx, grad_outputs[0]), None
         exponentials, total, targets = ctx.saved_tensors
         grad = grad_outputs[0].unsqueeze(-1)
         return (exponentials * (grad / total)).scatter_add_(-1, targets, -grad), None
+
+
+def _forward_by_kernel(
+    ctx: Any, logits: Float[Tensor, "*batch V"], targets: Int[Tensor, "*batch"]
+) -> Float[Tensor, "*batch"]:
+    targets, width = targets.contiguous(), logits.shape[-1]
+    losses, totals = (logits.new_empty(targets.shape) for _ in range(2))
+    given = tensors.addresses(logits, targets, losses, totals)
+    cross_entropy = kernels().cross_entropy
+    tensors.in_parts(
+        lambda *rows: cross_entropy(*given, width, *rows), targets.numel(), numbers=width
+    )
+    ctx.save_for_backward(logits, totals, targets)
+    ctx.by_kernel = True
+    return losses
+
+
+def _backward_by_kernel(ctx: Any, grad: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch V"]:
+    logits, totals, targets = ctx.saved_tensors
+    grad, width = grad.contiguous(), logits.shape[-1]
+    grad_logits = torch.empty_like(logits)
+    given = tensors.addresses(grad, logits, targets, totals, grad_logits)
+    backward = kernels().cross_entropy_backward
+    tensors.in_parts(lambda *rows: backward(*given, width, *rows), targets.numel(), numbers=width)
+    return grad_logits

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from lmray.native import load
 from lmray.tokenizer import Pretokenizer, native
 from lmray.tokenizer.classes import character_classes
 from lmray.tokenizer.counting import RegexCounter
@@ -16,7 +17,7 @@ def scanned(pattern: str, data: bytes) -> list[bytes]:
     ends = np.empty(len(data), dtype=np.int64)
     text = np.frombuffer(data, dtype=np.uint8)
     rules = native.rules(pattern)
-    kernel = native._loaded("tests.tokenizer.scan_kernel")
+    kernel = load("tests.tokenizer.scan_kernel", native.KERNELS)
     found = kernel.scan(text, character_classes(), rules, ends)
     return [data[start:end] for start, end in pairwise([0, *ends[:found].tolist()])]
 

@@ -66,19 +66,6 @@ def test_one_process_of_a_machine_compiles(package: Path, tmp_path: Path) -> Non
     assert not list(package.rglob("*.nb?"))
 
 
-def test_a_change_of_any_kernel_is_another_folder(
-    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(package / "lmray" / "tokenizer" / "kernels", tmp_path / "kernels")
-    assert native._version() == native._version()
-    monkeypatch.setattr(native, "__file__", str(tmp_path / "native.py"))
-    before = native._version()
-    scan = tmp_path / "kernels" / "scan.py"
-    scan.chmod(0o644)
-    scan.write_text(scan.read_text() + "\n")
-    assert native._version() != before
-
-
 @pytest.mark.slow
 def test_without_a_folder_to_write_to_it_still_goes(package: Path, tmp_path: Path) -> None:
     blocked = tmp_path / "file"

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from lmray.tokenizer.kernels.compiled import BYTES, kernel
+from lmray.native.compiled import kernel
+from lmray.tokenizer.kernels.compiled import BYTES
 from lmray.tokenizer.kernels.count import ARENA_USED, DISTINCT, PLACE, add
 from lmray.tokenizer.kernels.table import DONE, TABLE
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from lmray.native.compiled import helper
 from lmray.tokenizer.classes import LETTER, OTHER
-from lmray.tokenizer.kernels.compiled import helper, load8, load64, trailing_zeros
+from lmray.tokenizer.kernels.compiled import load8, load64, trailing_zeros
 
 _LOW_BITS = np.uint64(0x7F7F7F7F7F7F7F7F)
 _HIGH_BITS = np.uint64(0x8080808080808080)

@@ -1,40 +1,18 @@
-"""How kernels are compiled, and the few machine operations that Python has no word for.
+"""How kernels are compiled for each pattern, and machine operations on bytes and words.
 
-Array indexes inside are signed, so numba would test each for being negative; `load8`, `load64` and
-`load_word` do not, and read where they are told: their callers keep inside the array.
+`load8`, `load64` and `load_word` read where they are told: their callers keep inside the array.
 """
 
 from typing import Any
 
 from llvmlite import ir
 from numba import njit, types
-from numba.extending import intrinsic, overload
+from numba.extending import overload
+
+from lmray.native.compiled import INLINED, operation, place
 
 BYTES = types.Array(types.uint8, 1, "C", readonly=True)
 """The type of text given to a kernel; arrays that can be written to pass as well."""
-
-_UNCOUNTED: dict[str, Any] = {"_nrt": False}
-"""What tells numba to leave its counting of references (NRT) out; it refuses what needs it."""
-
-_HELPER: Any = {"nogil": True, "forceinline": True, **_UNCOUNTED}
-
-
-def kernel(signature: Any, *, allocates: bool = False) -> Any:
-    """Decorates a function that Python calls: compiled when defined, or read from the cache.
-
-    Unless it makes arrays, numba is told not to count references to them: it would do so wherever
-    one is handed to a helper, which takes longer than what most helpers do.
-    """
-    counted = {} if allocates else _UNCOUNTED
-    return njit(signature, cache=True, nogil=True, **counted)
-
-
-def helper(function: Any) -> Any:
-    """Decorates a function that only kernels call: compiled as a part of them.
-
-    It makes no arrays; its caller keeps alive those that it is given.
-    """
-    return njit(function, **_HELPER)
 
 
 def allocating_helper(function: Any) -> Any:
@@ -58,7 +36,7 @@ def by_rules(function: Any, kind: Any) -> Any:
     """Decorates what `function`, of those in scan.py, is where the rules are of type `kind`."""
 
     def register(implementation: Any) -> Any:
-        @overload(function, strict=False, jit_options=_HELPER)
+        @overload(function, strict=False, jit_options=INLINED)
         def choose(data: Any, start: Any, stop: Any, classes: Any, rules: Any) -> Any:
             return implementation if rules == kind else None
 
@@ -67,18 +45,13 @@ def by_rules(function: Any, kind: Any) -> Any:
     return register
 
 
-def operation(function: Any) -> Any:
-    """Decorates a function that says how to generate an operation's machine code."""
-    return intrinsic(function)
-
-
 @operation
 def load8(_context: Any, array: Any, _index: Any) -> Any:
     """array[index] as int64, for an array of bytes."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = _place(context, builder, signature, arguments)
-        return builder.zext(builder.load(place), ir.IntType(64))
+        spot = place(context, builder, signature, arguments)
+        return builder.zext(builder.load(spot), ir.IntType(64))
 
     return types.int64(array, types.int64), generate
 
@@ -88,9 +61,9 @@ def load64(_context: Any, array: Any, _index: Any) -> Any:
     """The eight bytes array[index : index + 8] as one little-endian uint64."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = _place(context, builder, signature, arguments)
+        spot = place(context, builder, signature, arguments)
         word = ir.IntType(64)
-        return builder.load(builder.bitcast(place, word.as_pointer()), align=1)
+        return builder.load(builder.bitcast(spot, word.as_pointer()), align=1)
 
     return types.uint64(array, types.int64), generate
 
@@ -100,7 +73,7 @@ def load_word(_context: Any, array: Any, _index: Any) -> Any:
     """array[index], for an array of uint64."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.load(_place(context, builder, signature, arguments))
+        return builder.load(place(context, builder, signature, arguments))
 
     return types.uint64(array, types.int64), generate
 
@@ -124,8 +97,8 @@ def within64(_context: Any, array: Any, _index: Any, _bits: Any, _low: Any, _cou
             )
             return builder.shuffle_vector(one, undefined, everywhere)
 
-        place = _place(context, builder, signature, (array, index))
-        found = builder.load(builder.bitcast(place, vector.as_pointer()), align=1)
+        spot = place(context, builder, signature, (array, index))
+        found = builder.load(builder.bitcast(spot, vector.as_pointer()), align=1)
         above = builder.sub(builder.or_(found, repeated(bits)), repeated(low))
         inside = builder.icmp_unsigned("<", above, repeated(count))
         return builder.bitcast(inside, ir.IntType(64))
@@ -160,17 +133,12 @@ def prefetch(_context: Any, array: Any, _index: Any) -> Any:
     """Asks for array[index] to be fetched from memory; any index will do."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = _place(context, builder, signature, arguments)
+        spot = place(context, builder, signature, arguments)
         pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
         function = builder.module.declare_intrinsic("llvm.prefetch", [pointer], kind)
         values = [ir.Constant(number, value) for value in (0, 3, 1)]
-        builder.call(function, [builder.bitcast(place, pointer), *values])
+        builder.call(function, [builder.bitcast(spot, pointer), *values])
         return context.get_dummy_value()
 
     return types.void(array, types.int64), generate
-
-
-def _place(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    array = context.make_array(signature.args[0])(context, builder, arguments[0])
-    return builder.gep(array.data, [arguments[1]])

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from lmray.tokenizer.kernels.compiled import BYTES, generic, helper, load_word, trailing_zeros
+from lmray.native.compiled import helper
+from lmray.tokenizer.kernels.compiled import BYTES, generic, load_word, trailing_zeros
 from lmray.tokenizer.kernels.pairs import PAIRS, RANKS, merge_long, merge_short
 from lmray.tokenizer.kernels.scan import CUTS, fill, next_end
 from lmray.tokenizer.kernels.table import (

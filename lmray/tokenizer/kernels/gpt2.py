@@ -8,17 +8,11 @@ from typing import Any
 import numpy as np
 from numba import types
 
+from lmray.native.compiled import helper
 from lmray.tokenizer.classes import LETTER, SPACE
 from lmray.tokenizer.kernels import scan
 from lmray.tokenizer.kernels.characters import character, run_end, word_end
-from lmray.tokenizer.kernels.compiled import (
-    by_rules,
-    compile_for,
-    helper,
-    load8,
-    trailing_zeros,
-    within64,
-)
+from lmray.tokenizer.kernels.compiled import by_rules, compile_for, load8, trailing_zeros, within64
 from lmray.tokenizer.kernels.count import count, count_signature
 from lmray.tokenizer.kernels.encode import encode, encode_signature
 from lmray.tokenizer.kernels.window import ANY_CASE, NONE, ONE, THREE, TWO, contractions

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from lmray.tokenizer.kernels.compiled import helper, kernel, load8, prefetch
+from lmray.native.compiled import helper, kernel
+from lmray.tokenizer.kernels.compiled import load8, prefetch
 from lmray.tokenizer.kernels.learning import (
     EMPTY,
     LEARNING,

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from lmray.tokenizer.kernels.compiled import allocating_helper, helper, kernel
+from lmray.native.compiled import helper, kernel
+from lmray.tokenizer.kernels.compiled import allocating_helper
 
 ID_LIMIT = (1 << 20) - 1
 RANK_LIMIT = (1 << 24) - 1

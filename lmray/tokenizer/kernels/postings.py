@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from lmray.tokenizer.kernels.compiled import helper, kernel, load8
+from lmray.native.compiled import helper, kernel
+from lmray.tokenizer.kernels.compiled import load8
 from lmray.tokenizer.kernels.learning import (
     COUNTS,
     EMPTY,

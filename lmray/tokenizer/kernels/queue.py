@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from lmray.tokenizer.kernels.compiled import bit_length, helper, load8, load64
+from lmray.native.compiled import helper
+from lmray.tokenizer.kernels.compiled import bit_length, load8, load64
 from lmray.tokenizer.kernels.learning import GREATEST, NONE, NUM_TOP
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from numba import types
 
-from lmray.tokenizer.kernels.compiled import helper, load8, trailing_zeros
+from lmray.native.compiled import helper
+from lmray.tokenizer.kernels.compiled import load8, trailing_zeros
 from lmray.tokenizer.kernels.window import NONE, ONE
 
 CUTS = types.Array(types.int64, 2, "C")

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from lmray.tokenizer.kernels.compiled import BYTES, helper, kernel, load8, trailing_zeros, within64
+from lmray.native.compiled import helper, kernel
+from lmray.tokenizer.kernels.compiled import BYTES, load8, trailing_zeros, within64
 from lmray.tokenizer.kernels.window import NONE, ONE
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from lmray.tokenizer.kernels.compiled import helper, kernel, load8, load64, load_word
+from lmray.native.compiled import helper, kernel
+from lmray.tokenizer.kernels.compiled import load8, load64, load_word
 
 WIDTH = 4
 """Words of a slot."""

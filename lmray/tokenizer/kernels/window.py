@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from lmray.tokenizer.kernels.compiled import helper, within64
+from lmray.native.compiled import helper
+from lmray.tokenizer.kernels.compiled import within64
 
 ONE, TWO, THREE = np.uint64(1), np.uint64(2), np.uint64(3)
 NONE = np.uint64(0)
