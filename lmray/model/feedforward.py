@@ -9,7 +9,6 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from lmray.model.layers import Linear
@@ -55,11 +54,14 @@ class _GatedSilu(torch.autograd.Function):
         return functional.silu(gate) * value
 
     @staticmethod
-    @once_differentiable  # its type drops the name of ctx
     # pyrefly: ignore[bad-override]
     def backward(ctx: Any, *grad_outputs: Float[Tensor, "..."]) -> tuple[Tensor, Tensor]:
         (grad,) = grad_outputs
         gate, value = ctx.saved_tensors
+        if torch.is_grad_enabled():  # it is to be differentiated once more
+            sigmoid = gate.sigmoid()
+            slope = sigmoid * (1 + gate * (1 - sigmoid))
+            return grad * value * slope, grad * gate * sigmoid
         if tensors.usable(grad, gate, value):
             grad, gate, value = grad.contiguous(), gate.contiguous(), value.contiguous()
             grads = torch.empty_like(gate), torch.empty_like(gate)

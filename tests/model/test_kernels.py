@@ -153,6 +153,21 @@ def test_a_gate_of_every_size(size, threads):
         assert_near(gated_silu, lambda gate, value: functional.silu(gate) * value, [gate, value])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_gate_is_differentiated_twice(dtype):
+    """As sharpness by autograd does, and as no kernel could without saying so."""
+    torch.manual_seed(0)
+    gate, value, direction = torch.randn(3, 20, dtype=dtype)
+    found = []
+    for function in (gated_silu, lambda gate, value: functional.silu(gate) * value):
+        leaves = gate.clone().requires_grad_(), value.clone().requires_grad_()
+        loss = function(*leaves).square().sum()
+        gradients = torch.autograd.grad(loss, leaves, create_graph=True)
+        again = sum((gradient * direction).sum() for gradient in gradients)
+        found.append(torch.autograd.grad(again, leaves))
+    torch.testing.assert_close(*found)
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 70), st.sampled_from([1, 100, 1e4]), st.integers(1, 3))
 def test_a_loss_of_every_size(rows, vocabulary, size, threads):

