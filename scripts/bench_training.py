@@ -8,7 +8,8 @@ bias, one Linear for queries, keys and values, fused causal attention, and a GEL
 width; its positions are learned, its head is tied to its embedding, and torch's fused AdamW takes
 the step after torch's clipping. lmray's step is that of `lmray train`, its threads sharing the
 batch; its FFN has the parameters of nanoGPT's to the nearest multiple of 64, its head is not tied.
-With --compile it takes part a second time, as with execution.compile=default, and so does nanoGPT.
+With --compile it takes part a second time, as with execution.compile=default, and so does nanoGPT;
+with --by-torch a time without lmray's kernels, torch computing what they do.
 
 lmray's process keeps the memory that it frees, as `lmray train` does (lmray.machine); nanoGPT's has
 the allocator as it comes, and a third contestant is nanoGPT with the memory kept, so that it shows
@@ -39,6 +40,7 @@ from lmray import presets
 from lmray.config import Run, override
 from lmray.machine import freed_memory_kept
 from lmray.model import TransformerLM
+from lmray.native import tensors
 from lmray.training import clip_gradient_norm
 from lmray.training.chunked_loss import mean_cross_entropy
 from lmray.training.compiling import compiled
@@ -105,6 +107,11 @@ def lmray_step(run: Run) -> tuple[nn.Module, Step]:
     shared = threads >= SHARES
     how = SharedBackward(list(model.parameters()), threads) if shared else backward
     return model, _lmray_step(run, model, model, how)
+
+
+def lmray_step_by_torch(run: Run) -> tuple[nn.Module, Step]:
+    tensors.usable = lambda *_given: False
+    return lmray_step(run)
 
 
 def compiled_lmray_step(run: Run) -> tuple[nn.Module, Step]:
@@ -200,6 +207,7 @@ class Contestant(NamedTuple):
 CONTESTANTS = {
     "lmray": Contestant(lmray_step, True),
     "lmray, compiled": Contestant(compiled_lmray_step, True),
+    "lmray, by torch": Contestant(lmray_step_by_torch, True),
     "nanoGPT": Contestant(nanogpt_step, False),
     "nanoGPT, memory kept": Contestant(nanogpt_step, True),
     "nanoGPT, compiled": Contestant(compiled_nanogpt_step, False),
@@ -243,8 +251,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="turns of each")
     parser.add_argument("--threads", type=int, default=available_cores())
     parser.add_argument("--compile", action="store_true", help="both take part compiled as well")
+    parser.add_argument("--by-torch", action="store_true", help="and lmray without its kernels")
     arguments = parser.parse_args()
-    names = [name for name in CONTESTANTS if arguments.compile or "compiled" not in name]
+    absent = [] if arguments.compile else ["compiled"]
+    absent += [] if arguments.by_torch else ["by torch"]
+    names = [name for name in CONTESTANTS if not any(kind in name for kind in absent)]
     torch.set_num_threads(arguments.threads)
     run = presets.PRESETS[arguments.preset]()
     if arguments.batch_size:
@@ -287,7 +298,7 @@ def main() -> None:
         for ours in names
         for theirs in names
         if ours.startswith("lmray") and theirs.startswith("nanoGPT")
-    ]
+    ] + [("lmray", name) for name in names if "by torch" in name]
     for name, other in ours_by_theirs:
         pairs = list(zip(turns[name], turns[other], strict=True))
         wall = [theirs.wall_s / ours.wall_s for ours, theirs in pairs]
