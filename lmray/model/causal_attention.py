@@ -15,6 +15,8 @@ from lmray.model.native import kernels
 from lmray.native import tensors
 
 _LANES = 16
+"""lmray.native.lanes.WIDTH, for which numba would have to be imported."""
+
 _LONGEST = 1024
 """Positions beyond which the keys of a head leave the cache, and torch's kernel is as fast."""
 

@@ -5,8 +5,7 @@ ends: their callers keep inside.
 
 numba's own loops are only as parallel as LLVM can prove them to be. What is written with these is
 compiled to vector instructions of the machine's width (two of AVX2's, one of AVX-512's, four of
-NEON's), and its accumulators stay in registers. `+ - * /` work on lanes; a product that is added to
-something is rounded once where the machine has such an instruction.
+NEON's), and its accumulators stay in registers. `+ - * /` work on lanes, each rounding its result.
 """
 
 import math
@@ -163,15 +162,13 @@ def put(_context: Any, array: Any, _index: Any, _x: Any) -> Any:
 
 
 @operation
-def root(_context: Any, _x: Any) -> Any:
-    """The square root in each lane."""
+def multiply_add(_context: Any, _x: Any, _y: Any, _z: Any) -> Any:
+    """x * y + z in each lane, rounded once where the machine has such an instruction."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        kind = ir.FunctionType(_VECTOR, [_VECTOR])
-        function = builder.module.declare_intrinsic("llvm.sqrt.v16f32", (), kind)
-        return builder.call(function, arguments)
+        return _fused(builder, *arguments)
 
-    return LANES(LANES), generate
+    return LANES(LANES, LANES, LANES), generate
 
 
 @operation
@@ -224,7 +221,7 @@ def exp2(_context: Any, _x: Any) -> Any:
             _everywhere(math.log(2) ** k / math.factorial(k)) for k in range(7, -1, -1)
         )
         for term in terms:
-            power = builder.fadd(builder.fmul(power, fraction, _FUSED), term, _FUSED)
+            power = _fused(builder, power, fraction, term)
         exponent = builder.shl(builder.bitcast(shifted, _INTS), ir.Constant(_INTS, [23] * WIDTH))
         result = builder.add(builder.bitcast(power, _INTS), exponent)
         return builder.select(below, _everywhere(0.0), builder.bitcast(result, _VECTOR))
@@ -236,7 +233,7 @@ def _arithmetic(symbol: Any, generated: str) -> None:
     @operation
     def compute(_context: Any, _x: Any, _y: Any) -> Any:
         def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            return getattr(builder, generated)(*arguments, flags=_FUSED)
+            return getattr(builder, generated)(*arguments)
 
         return LANES(LANES, LANES), generate
 
@@ -285,6 +282,10 @@ def _first(builder: Any, count: Any) -> Any:
     held = builder.select(builder.icmp_signed("<", count, most), count, most)
     counts = _repeated(builder, builder.trunc(held, _INT), _INTS)
     return builder.icmp_signed("<", ir.Constant(_INTS, list(range(WIDTH))), counts)
+
+
+def _fused(builder: Any, x: Any, y: Any, z: Any) -> Any:
+    return builder.fadd(builder.fmul(x, y, flags=_FUSED), z, flags=_FUSED)
 
 
 def _larger(builder: Any, x: Any, y: Any) -> Any:

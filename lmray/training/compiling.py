@@ -1,4 +1,4 @@
-"""The model as execution.compile has it, and a CPU's kernels, ready before the first step."""
+"""The model as execution.compile has it, ready before the first step."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -10,7 +10,6 @@ from torch import Tensor
 from lmray.config import Run
 from lmray.errors import PreflightError
 from lmray.model import TransformerLM
-from lmray.model.native import kernels
 from lmray.training.chunked_loss import mean_cross_entropy
 from lmray.training.precision import autocast
 from lmray.training.sharing import SHARES, Loss
@@ -24,19 +23,17 @@ def compiled(
     shapes: Iterable[tuple[int, int]],
     backward: Callable[[Loss, slice], object],
 ) -> tuple[Forward, float]:
-    """The model to train with and the seconds that compiling took, or loading a CPU's kernels.
+    """The model to train with and the seconds that compiling took, 0 where it is off.
 
     torch compiles for each shape (sequences, length) when it first comes, forward and backward; so
     the gradient of a batch of zeros is computed for each of them, by `backward` as in training, and
     dropped. Raises PreflightError on a CPU without a C++ compiler.
     """
-    begun = time.perf_counter()
     mode = run.execution.compile
-    device = next(model.parameters()).device
     if mode == "off":
-        if device.type == "cpu":
-            kernels()
-        return model, time.perf_counter() - begun
+        return model, 0.0
+    begun = time.perf_counter()
+    device = next(model.parameters()).device
     if device.type == "cpu":
         _refuse_without_compiler(mode)
     forward = torch.compile(model, mode=mode, dynamic=False)

@@ -14,6 +14,7 @@ from torch import Tensor
 from lmray.config import Run
 from lmray.dataset import BatchSampler, Splits
 from lmray.model import TransformerLM, max_attention_logits
+from lmray.model.native import kernels
 from lmray.training.accumulation import fitting, parts
 from lmray.training.batches import batches
 from lmray.training.chunked_loss import mean_cross_entropy
@@ -67,6 +68,8 @@ class Worker:
         threads = torch.get_num_threads()
         self._backward: Callable[[Loss, slice], Tensor] = backward
         first_backward: Callable[[Loss, slice], object] = backward
+        if self.device.type == "cpu":
+            kernels()  # loaded here, not in the first step, whose time is measured
         if self.device.type == "cpu" and threads >= SHARES:
             shared = SharedBackward(list(self.model.parameters()), threads)
             self._backward, first_backward = shared, shared.in_turn

@@ -74,6 +74,7 @@ def test_a_compiled_run_has_the_losses_of_one_that_is_not(
     compiled = go(small_dataset, tmp_path / "compiled", changes)
     assert counters["stats"]["unique_graphs"] == 1, "steps compile nothing that was not reported"
     assert losses(compiled) == pytest.approx(losses(plain), rel=1e-5)
+    assert plain[0]["compile_s"] == 0.0
     assert compiled[0]["compile_s"] > 0.1
 
 

@@ -21,6 +21,7 @@ from lmray.native.lanes import (
     larger,
     largest,
     load,
+    multiply_add,
     number,
     put,
     repeat,
@@ -63,10 +64,10 @@ def _multiply(to, at, stride, rows, i, columns, count, padded, width):
         row = i * width
         for c in range(width):
             column = load(columns, c * padded + j)
-            sum0 = sum0 + spread(rows, row + c) * column
-            sum1 = sum1 + spread(rows, row + width + c) * column
-            sum2 = sum2 + spread(rows, row + 2 * width + c) * column
-            sum3 = sum3 + spread(rows, row + 3 * width + c) * column
+            sum0 = multiply_add(spread(rows, row + c), column, sum0)
+            sum1 = multiply_add(spread(rows, row + width + c), column, sum1)
+            sum2 = multiply_add(spread(rows, row + 2 * width + c), column, sum2)
+            sum3 = multiply_add(spread(rows, row + 3 * width + c), column, sum3)
         store(to, at + j, sum0)
         store(to, at + stride + j, sum1)
         store(to, at + 2 * stride + j, sum2)
@@ -98,10 +99,10 @@ def _weigh(to, at, step, rows, weights, start, stride, x, count, width):
         sum1, sum2, sum3 = sum0, sum0, sum0
         for j in range(count):
             row = load(x, j * width + c)
-            sum0 = sum0 + spread(weights, start + j) * row
-            sum1 = sum1 + spread(weights, start + stride + j) * row
-            sum2 = sum2 + spread(weights, start + 2 * stride + j) * row
-            sum3 = sum3 + spread(weights, start + 3 * stride + j) * row
+            sum0 = multiply_add(spread(weights, start + j), row, sum0)
+            sum1 = multiply_add(spread(weights, start + stride + j), row, sum1)
+            sum2 = multiply_add(spread(weights, start + 2 * stride + j), row, sum2)
+            sum3 = multiply_add(spread(weights, start + 3 * stride + j), row, sum3)
         if rows > 0:
             store(to, at + c, sum0)
         if rows > 1:
@@ -125,10 +126,10 @@ def _collect(to, weights, stride, x, first, last, width):
             for i in range(max(first, j), last):
                 row = load(x, (i - j) * width + c)
                 at = (i - first) * stride + j
-                sum0 = sum0 + spread(weights, at) * row
-                sum1 = sum1 + spread(weights, at + 1) * row
-                sum2 = sum2 + spread(weights, at + 2) * row
-                sum3 = sum3 + spread(weights, at + 3) * row
+                sum0 = multiply_add(spread(weights, at), row, sum0)
+                sum1 = multiply_add(spread(weights, at + 1), row, sum1)
+                sum2 = multiply_add(spread(weights, at + 2), row, sum2)
+                sum3 = multiply_add(spread(weights, at + 3), row, sum3)
             store(to, c, sum0)
             store(to, c + width, sum1)
             store(to, c + 2 * width, sum2)
@@ -234,7 +235,7 @@ def attend_backward(
                             log_total = spread(log_totals, (b * heads + h) * length + i + r)
                             for c in range(0, width, WIDTH):
                                 slope = load(slopes, (i + r) * width + c)
-                                shared = shared + load(out, to + r * step + c) * slope
+                                shared = multiply_add(load(out, to + r * step + c), slope, shared)
                             shared = repeat(total(shared))
                         for j in range(0, keys_seen, WIDTH):
                             here = at + r * stride + j

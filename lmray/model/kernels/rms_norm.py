@@ -9,6 +9,7 @@ from lmray.native.lanes import (
     WIDTH,
     load,
     load_first,
+    multiply_add,
     put,
     repeat,
     spread,
@@ -23,7 +24,7 @@ _SIZES = (types.int64, types.int64, types.int64)
 
 @kernel(types.void(ADDRESS, ADDRESS, types.float64, ADDRESS, ADDRESS, ADDRESS, *_SIZES))
 def normalise(x, gain, eps, normalised, scales, out, width, first, last):
-    """Of rows `first` to `last`: x / rms, the factor 1 / rms, and x / rms * gain."""
+    """Of rows `first` to `last` of x (rows, width): x / rms, the factor 1 / rms, x / rms * gain."""
     whole = width - width % WIDTH
     rest = width - whole
     for row in range(first, last):
@@ -31,9 +32,9 @@ def normalise(x, gain, eps, normalised, scales, out, width, first, last):
         squares = repeat(_ZERO)
         for c in range(0, whole, WIDTH):
             part = load(x, at + c)
-            squares = squares + part * part
+            squares = multiply_add(part, part, squares)
         part = load_first(x, at + whole, rest, _ZERO)
-        squares = squares + part * part
+        squares = multiply_add(part, part, squares)
         scale = _ONE / np.sqrt(total(squares) / np.float32(width) + np.float32(eps))
         put(scales, row, scale)
         factor = repeat(scale)
@@ -61,13 +62,13 @@ def normalise_backward(grad, normalised, scales, gain, grad_x, grad_gain, width,
         for c in range(0, whole, WIDTH):
             product = load(grad, at + c) * load(normalised, at + c)
             store(grad_gain, c, load(grad_gain, c) + product)
-            products = products + product * load(gain, c)
+            products = multiply_add(product, load(gain, c), products)
         product = load_first(grad, at + whole, rest, _ZERO) * load_first(
             normalised, at + whole, rest, _ZERO
         )
         sums = load_first(grad_gain, whole, rest, _ZERO) + product
         store_first(grad_gain, whole, sums, rest)
-        products = products + product * load_first(gain, whole, rest, _ZERO)
+        products = multiply_add(product, load_first(gain, whole, rest, _ZERO), products)
         mean = repeat(total(products) / np.float32(width))
         scale = spread(scales, row)
         for c in range(0, whole, WIDTH):

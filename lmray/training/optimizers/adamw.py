@@ -1,17 +1,11 @@
 """AdamW from scratch."""
 
 from collections.abc import Iterable
-from functools import cache
-from itertools import accumulate
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from lmray.native import load, tensors
 from lmray.training.optimizers.foreach import ForeachOptimizer, refuse_outside
 
 
@@ -41,8 +35,6 @@ class AdamW(ForeachOptimizer):
         super().__init__(
             params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         )
-        if any(tensors.usable(param) for group in self.param_groups for param in group["params"]):
-            _kernels()  # not in the first step, whose time is measured
 
     def update(
         self,
@@ -63,10 +55,6 @@ class AdamW(ForeachOptimizer):
         steps = [state["step"] for state in states]
 
         lr, (beta1, beta2) = group["lr"], group["betas"]
-        if tensors.usable(*weights, *grads) and all(map(Tensor.is_contiguous, weights)):
-            grads = [grad.contiguous() for grad in grads]
-            _by_kernel(group, [weights, grads, means, squares], steps)
-            return
         torch._foreach_mul_(weights, 1 - lr * group["weight_decay"])
         torch._foreach_lerp_(means, grads, 1 - beta1)
         torch._foreach_mul_(squares, beta2)
@@ -75,27 +63,3 @@ class AdamW(ForeachOptimizer):
         torch._foreach_div_(roots, [(1 - beta2**step) ** 0.5 for step in steps])
         torch._foreach_add_(roots, group["eps"])
         torch._foreach_addcdiv_(weights, means, roots, [-lr / (1 - beta1**step) for step in steps])
-
-
-def _by_kernel(group: dict[str, Any], lists: list[list[Tensor]], steps: list[int]) -> None:
-    """`lists` are weights, gradients, means and squares; all contiguous."""
-    lr, (beta1, beta2) = group["lr"], group["betas"]
-    sizes = [weight.numel() for weight in lists[0]]
-    begins = list(accumulate(sizes, initial=0))
-    rows = zip(*(tensors.addresses(*column) for column in lists), begins, strict=False)
-    table = np.array([*rows, (0, 0, 0, 0, begins[-1])])
-    factors = np.array(
-        [(lr / (1 - beta1**step), (1 - beta2**step) ** 0.5) for step in steps], np.float32
-    )
-    kept = 1 - lr * group["weight_decay"]
-    update = _kernels().update
-    tensors.in_parts(
-        lambda *part: update(table, factors, kept, beta1, beta2, group["eps"], *part),
-        begins[-1],
-        numbers=1,
-    )
-
-
-@cache
-def _kernels() -> ModuleType:
-    return load("lmray.training.kernels", Path(__file__).parents[1] / "kernels")

@@ -1,5 +1,0 @@
-"""Machine code for a CPU's optimizer in fp32; `lmray.training.optimizers.adamw` loads it."""
-
-from lmray.training.kernels.adamw import update
-
-__all__ = ["update"]
