@@ -9,15 +9,17 @@ would find it.
 
 Then, for each mode and each seed of the training, sweeps are replayed: the referee that drives real
 sweeps is told the losses that the runs measured, by a machine with two places on which trials take
-time in proportion to their tokens, up to a tenth more or less by lot. The order in which trials
-start and the lots are the sweep's seed. A decision depends on nothing but these losses and the
-order in which they arrive, so a replayed sweep decides as a real one with that order would.
+time in proportion to their tokens, up to a tenth more or less by lot. They start as lmray starts a
+grid, or ("by lot") in any order, as a user's list might come. Orders and lots are the sweep's seed.
+A decision depends on nothing but these losses and the order in which they arrive, so a replayed
+sweep decides as a real one with that order would.
 
 Tokens are those of training; a share is of the grid's. Losses are of the whole validation split.
 """
 
 import argparse
 import heapq
+import itertools
 import multiprocessing
 import random
 import statistics
@@ -32,6 +34,7 @@ from lmray.runs.run_directory import RunDirectory
 from lmray.sweeps.decisions.asha import Asha, Mode
 from lmray.sweeps.decisions.referee import Referee
 from lmray.sweeps.ledger import Ledger, read_events, standing
+from lmray.sweeps.search import Grid
 from lmray.sweeps.space import Trial
 
 RATES = [float(f"{1e-4 * 10 ** (3 * i / 15):.3g}") for i in range(16)]
@@ -56,20 +59,21 @@ def main() -> None:
     todo = [(trial.run, arguments.runs) for trials in grids.values() for trial in trials]
     with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
         pool.starmap(train, todo, chunksize=1)
-    print("| training seed | mode | sweep seeds | best lr | loss over the grid's best | tokens |")
+    print("| training seed | mode | start | best lr | loss over the grid's best | tokens, % |")
     print("| --- | --- | --- | --- | --- | --- |")
     for seed, trials in grids.items():
         finals = {trial.id: final_loss(arguments.runs, trial) for trial in trials}
         winner = min(trials, key=lambda trial: finals[trial.id])
         best = finals[winner.id]
         lr = winner.changes["optim.lr"]
-        print(f"| {seed} | grid | - | {lr:g} | 0 (loss {best:.4f}) | 100 % |")
-        for mode in ("stop", "promote"):
+        print(f"| {seed} | none | - | {lr:g} | 0 (loss {best:.4f}) | 100 |")
+        for mode, start in itertools.product(("stop", "promote"), ("grid", "by lot")):
             asha = Asha(arguments.grace, arguments.eta, mode)
             found = [
-                replay(asha, base, trials, arguments.runs, draw) for draw in range(arguments.orders)
+                replay(asha, base, trials, arguments.runs, draw, by_lot=start == "by lot")
+                for draw in range(arguments.orders)
             ]
-            print(row(seed, mode, found, finals, best, trials))
+            print(row(seed, mode, start, found, finals, best, trials))
 
 
 def _arguments() -> argparse.Namespace:
@@ -89,7 +93,8 @@ def _arguments() -> argparse.Namespace:
 
 
 def grid(base: Run, seed: int, digest: str) -> list[Trial]:
-    changes = [{"optim.lr": rate, "seed": seed} for rate in RATES]
+    """A trial for each rate, in the order in which a sweep starts them."""
+    changes = [{**each, "seed": seed} for each in Grid().design({"optim.lr": RATES})]
     runs = [(each, override(base, each)) for each in changes]
     return [Trial(run_id(run, digest), each, run) for each, run in runs]
 
@@ -106,11 +111,11 @@ def final_loss(runs: Path, trial: Trial) -> float:
 
 
 def replay(
-    asha: Asha, base: Run, trials: list[Trial], runs: Path, seed: int
+    asha: Asha, base: Run, trials: list[Trial], runs: Path, seed: int, *, by_lot: bool
 ) -> tuple[list[str], int]:
     """A sweep over what the runs measured: who is done, and the tokens all have trained."""
     draw = random.Random(seed)
-    order = draw.sample(trials, len(trials))
+    order = draw.sample(trials, len(trials)) if by_lot else trials
     pace = {trial.id: draw.uniform(0.9, 1.1) for trial in trials}
     records = {trial.id: _prefix_records(runs, trial) for trial in trials}
     tokens = dict.fromkeys(pace, 0)
@@ -158,6 +163,7 @@ def _prefix_records(runs: Path, trial: Trial) -> dict[int, dict]:
 def row(
     seed: int,
     mode: Mode,
+    start: str,
     found: list[tuple[list[str], int]],
     finals: dict[str, float],
     best: float,
@@ -172,10 +178,12 @@ def row(
         rates.append(f"{by_id[winner]:g}" if winner else "none is done")
         shares.append(100 * tokens / full)
     within = sum(gap <= 0.01 for gap in gaps)
+    most = sum(share <= 35 for share in shares)
     shown = " ".join(sorted(set(rates)))
     return (
-        f"| {seed} | {mode} | {len(found)} | {shown} | median {statistics.median(gaps):.4f}, worst "
-        f"{max(gaps):.4f}, within 0.01 in {within} | {min(shares):.0f} to {max(shares):.0f} % |"
+        f"| {seed} | {mode} | {start} | {shown} | within 0.01 in {within} of {len(found)}, worst "
+        f"{max(gaps):.4f} | {min(shares):.0f} to {max(shares):.0f}, mean "
+        f"{statistics.mean(shares):.0f}, at most 35 in {most} |"
     )
 
 

@@ -1,7 +1,6 @@
 """What a sweep asks: a base run, values to try, seeds, rungs at which trials are compared."""
 
 import math
-import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, get_args
@@ -185,17 +184,9 @@ class Space:
         return [*allowed, *added]
 
     def runs(self) -> list[tuple[dict[str, Any], Run]]:
-        """Every combination with every seed: its changes and its Run, in the order of their start.
-
-        A grid is shuffled, always the same way: ASHA judges a trial by those before it, and in the
-        order of a sorted axis the worst would come first and be judged by nobody.
-        """
+        """The changes and the Run of every combination with every seed, as they start."""
         combinations = self.combinations()
         changes = [{**each, "seed": seed} for each in combinations for seed in self.seeds]
-        if isinstance(self.search, Grid | Along):
-            design = changes[: len(changes) - len(self.added) * len(self.seeds)]
-            random.Random(0).shuffle(design)
-            changes[: len(design)] = design
         return [(change, self.run_of(change)) for change in changes]
 
     def asked(self, data_digest: str) -> list[Trial]:

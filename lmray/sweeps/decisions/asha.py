@@ -25,9 +25,9 @@ class Asha:
     """One in this many goes on at each rung, and each rung is this many times the one before; the
     paper's eta."""
     mode: Mode = "stop"
-    """stop judges a trial once, by those before it. promote, the paper's, pauses it at its rung and
-    lets it go on once it is among the best, also of those after it. none lets all trials train to
-    their end."""
+    """stop judges a trial as it comes to a rung, by those before it. promote, the paper's, pauses
+    it at its rung and lets it go on once it is among the best, also of those after it. none lets
+    all trials train to their end."""
     min_results: int = 1
     """Losses at a rung below which none of its trials is stopped, or promoted."""
     timeout_s: float = 3600.0

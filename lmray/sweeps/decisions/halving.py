@@ -28,8 +28,9 @@ class Halving:
 
     At a rung the best floor(n / eta) of the n losses recorded there may pass. Equal losses rank by
     the order in which they came; one that is not finite ranks last, and its trial has diverged. Of
-    fewer than eta losses, or than asha.min_results, there is no telling: a trial then goes on
-    (mode stop) or waits (mode promote).
+    fewer than eta losses, or than asha.min_results, there is no telling: a trial then waits (mode
+    promote), or is judged by the rung below, where more have come since it passed, and goes on if
+    there is no telling there either (mode stop).
 
     Where combinations have several seeds, mode promote ranks their means: a combination has a loss
     at a rung once all its seeds are there, and when one of them passes all may. Mode stop, in which
@@ -120,11 +121,22 @@ class Halving:
             return "diverged"
         losses = {**self._losses[level], trial: loss}
         if self._asha.mode == "stop":
-            best = self._best(self._combinations.same_seed(trial, losses))
-            return "rung" if best is None or trial in best else "stopped"
+            return "rung" if self._stays(trial, level, losses) else "stopped"
         if any(self._promotable_at(above) for above in self.levels if above > level):
             return "paused"
         return "rung" if self._first_waiting(losses, level, trial) == trial else "paused"
+
+    def _stays(self, trial: str, level: int, losses: Mapping[str, float]) -> bool:
+        """Mode stop: whether a trial is among the best of the highest rung that can tell.
+
+        Those that come first meet nobody at a rung, and would train to their end however bad.
+        """
+        below = [self._losses[each] for each in reversed(self.levels) if each < level]
+        for known in (losses, *below):
+            best = self._best(self._combinations.same_seed(trial, known))
+            if best is not None and trial in known:
+                return trial in best
+        return True
 
     def promotable(self) -> tuple[str, int] | None:
         """The trial to let past the rung where it waits, and that rung: of the highest, the best.

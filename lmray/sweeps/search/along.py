@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lmray.sweeps.axes import Axes, Combination, grid
+from lmray.sweeps.axes import Axes, Combination
 from lmray.sweeps.search.designs import check_trials
 from lmray.sweeps.search.lines import Line, check_line, check_ratio, combination, lines
 from lmray.sweeps.search.outcomes import Outcome
+from lmray.sweeps.search.spread import spread
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Along:
 
     def design(self, axes: Axes) -> list[Combination]:
         """The combinations that wait for no outcome."""
-        return grid(axes)
+        return spread(axes)
 
     def most(self, axes: Axes) -> int:
         """Combinations tried at most."""

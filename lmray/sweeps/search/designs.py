@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lmray.errors import UsageError
-from lmray.sweeps.axes import Axes, Combination, at, combine, grid, identity, leaves
+from lmray.sweeps.axes import Axes, Combination, at, combine, identity, leaves
+from lmray.sweeps.search.spread import spread
 
 
 @dataclass(frozen=True)
@@ -13,8 +14,8 @@ class Grid:
     """Every combination of the choices."""
 
     def design(self, axes: Axes) -> list[Combination]:
-        """The combinations, in the order of the axes."""
-        return grid(axes)
+        """The combinations, spread over the axes from the first of them on."""
+        return spread(axes)
 
 
 @dataclass(frozen=True)

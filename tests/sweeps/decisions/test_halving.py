@@ -69,6 +69,45 @@ def test_a_worked_example_of_stopping():
     assert verdicts == [goes, goes, stops, goes, stops, goes, goes]
 
 
+@given(
+    arrivals=st.lists(st.tuples(st.integers(0, 5), st.floats(0, 10)), max_size=40),
+    eta=st.integers(2, 4),
+    least=st.integers(1, 4),
+)
+def test_the_highest_rung_that_can_tell_judges_a_trial(
+    arrivals: list[tuple[int, float]], eta: int, least: int
+):
+    """Six trials that climb in any order: the rule said over again with lists."""
+    asha = Asha(100, eta, min_results=least)
+    rule = Halving(asha, 100 * eta**3)
+    rungs: list[list[tuple[float, int, int]]] = [[], [], []]
+    climbed, out = dict.fromkeys(range(6), 0), set()
+    for when, (trial, loss) in enumerate(arrivals):
+        at = climbed[trial]
+        if trial in out or at == 3:
+            continue
+        rungs[at].append((loss, when, trial))
+        wanted = "rung"
+        for rung in reversed(rungs[: at + 1]):
+            if len(rung) >= max(eta, least):
+                best = [who for _, _, who in sorted(rung)[: len(rung) // eta]]
+                wanted = "rung" if trial in best else "stopped"
+                break
+        assert arrive(rule, str(trial), loss, rule.levels[at]) == wanted
+        climbed[trial] += 1
+        if wanted == "stopped":
+            out.add(trial)
+
+
+def test_who_came_first_and_is_bad_is_stopped_once_others_have_come():
+    rule = Halving(Asha(100, 2), 500)
+    assert arrive(rule, "bad", 9.0) == "rung"  # there is nobody to compare it with
+    assert arrive(rule, "good", 3.0) == "rung"
+    assert arrive(rule, "worse", 5.0) == "stopped"
+    assert arrive(rule, "bad", 8.0, 200) == "stopped"  # alone here, but the last below
+    assert arrive(rule, "good", 2.5, 200) == "rung"
+
+
 def test_a_worked_example_of_promoting():
     rule = Halving(Asha(100, 2, "promote"), 500)
     assert arrive(rule, "a", 5.0) == "paused"
