@@ -72,7 +72,7 @@ def load_space(
                 f"see tune_spaces/"
             )
     try:
-        return _space(path.stem, _changed(names, changes) | said).with_overrides(changes)
+        return _space(path.stem, {**_changed(names, changes), **said}).with_overrides(changes)
     except LmrayError:
         raise
     except Exception as error:  # a user's refuse(), or a value of a kind that none is
