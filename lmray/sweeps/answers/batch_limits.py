@@ -84,18 +84,18 @@ def end_line(largest: int, before: int, space: Space) -> str:
     following = largest * largest // before
     key = "data.batch_size"
     unit = space.base.data.batch_size // space.base.sequences_per_step
-    steps = override(space.base, {key: largest * unit}).steps
-    text = f"The largest batch tried, {largest}, takes {_steps(steps)} of the budget; one of"
+    steps = override(space.base, {key: largest * unit}).batches.steps
+    text = f"budget.tokens has room for {_steps(steps)} of the largest batch tried, {largest},"
     try:
         run = override(space.base, {key: following * unit})
     except UsageError:
-        return f"{text} {following} has no step in it: the budget ends the batches."
-    text = f"{text} {following} would take {_steps(run.steps)}"
+        return f"{text} and for none of {following}: it ends the batches."
+    text = f"{text} and for {_steps(run.batches.steps)} of {following}"
     if reason := memory_refusal(run, space.memory_gb):
-        return f"{text}, but it {reason} (--memory-gb)."
+        return f"{text}, which {reason} (--memory-gb)."
     if math.isinf(space.memory_gb):
         return f"{text}."
-    return f"{text} and, by accounting, fit {space.memory_gb:g} GB: memory does not end them."
+    return f"{text}, which by accounting fits {space.memory_gb:g} GB: memory does not end them."
 
 
 def _steps(count: int) -> str:

@@ -43,7 +43,12 @@ def held_equal(rows: list[Row]) -> str:
         "operations": f"{budget.flops:.4g}" if budget.flops != "none" else "",
         "seconds": f"{budget.seconds:g}" if budget.seconds != "none" else "",
     }[which]
-    return f"Compared at equal {which}, {amount} each, and so at unequal training tokens: {tokens}."
+    if which == "seconds":
+        took = sorted(row.measured["seconds"] for row in done)
+        amount += f" each (they took {took[0]:.1f} to {took[-1]:.1f})"
+    else:
+        amount += " each"
+    return f"Compared at equal {which}, {amount}, and so at unequal training tokens: {tokens}."
 
 
 def _listed(sizes: set[int]) -> str:

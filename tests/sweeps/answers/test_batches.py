@@ -189,10 +189,14 @@ def test_memory_that_no_run_met_the_end_of_is_not_said_to_have_ended(
 @pytest.mark.parametrize(
     ("changes", "memory_gb", "told"),
     [
-        ({}, math.inf, "takes 610 steps of the budget; one of 1024 would take 152 steps."),
-        ({}, 1000, "152 steps and, by accounting, fit 1000 GB: memory does not end them."),
-        ({}, 8, "152 steps, but it takes 15.5 GB by accounting and there are 8 (--memory-gb)."),
-        ({"budget.tokens": 65_535}, math.inf, "of 1024 has no step in it: the budget ends"),
+        (
+            {},
+            math.inf,
+            "has room for 610 steps of the largest batch tried, 256, and for 152 steps of 1024.",
+        ),
+        ({}, 1000, "of 1024, which by accounting fits 1000 GB: memory does not end them."),
+        ({}, 8, "of 1024, which takes 15.5 GB by accounting and there are 8 (--memory-gb)."),
+        ({"budget.tokens": 65_535}, math.inf, "256, and for none of 1024: it ends the batches."),
     ],
 )
 def test_it_is_told_which_limit_the_next_batch_would_have_met(
@@ -226,7 +230,7 @@ def test_it_is_told_which_limit_the_next_batch_would_have_met(
         (
             {"budget.seconds": 60.0},
             {4: 5_120, 16: 10_240, 64: 20_480, 256: 32_768},
-            "at equal seconds, 60 each, and so at unequal training tokens: 5,120 to 32,768.",
+            "at equal seconds, 60 each (they took 1.0 to 1.0), and so at unequal training tokens: ",
             "10,000,000 training tokens, or 60 seconds if they end sooner;",
         ),
         (
