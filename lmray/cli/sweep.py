@@ -149,13 +149,13 @@ def _loaded(
     import lmray.distributed  # noqa: F401 - sets Ray's environment before a space imports Ray
     from lmray.sweeps.space_file import load_space
 
-    asked = load_space(source).with_overrides(changes_of(changes, root))
-    said: dict[str, Any] = {"base": place_data(asked.base, root)}
+    said: dict[str, Any] = {}
     if memory_gb:
-        said["memory_gb"] = memory_gb
+        said["MEMORY_GB"] = memory_gb
     if losers != _Losers.SPACE:
-        said["losers"] = losers.value
-    return replace(asked, **said)
+        said["LOSERS"] = losers.value
+    asked = load_space(source, changes_of(changes, root), said)
+    return replace(asked, base=place_data(asked.base, root))
 
 
 @app.command()

@@ -114,9 +114,8 @@ def lines(directory: Path) -> "Callable[[Event], None]":
     def observe(event: "Event") -> None:
         if "name" in event.facts:
             names[event.trial] = event.facts["name"]
-        line = _line(event)
-        if line:
-            err.print(f"{names.get(event.trial, event.trial)}: {line}", markup=False)
+        name = names.get(event.trial, event.trial)
+        err.print(f"{name}: {_line(event)}", markup=False, soft_wrap=True)
 
     return observe
 
@@ -125,6 +124,10 @@ def _line(event: "Event") -> str:
     facts = event.facts
     loss = facts.get("loss")
     shown = f"{loss:.4f}" if loss is not None else "not finite"
+    if event.kind == "started":
+        return "started" if "name" in facts else "started again"
+    if event.kind == "retried":
+        return "to be run again"
     if event.kind == "rung":
         return f"{facts['rung']:,} tokens, loss {shown}, goes on"
     if event.kind in ("paused", "stopped"):
@@ -138,5 +141,6 @@ def _line(event: "Event") -> str:
     if event.kind == "diverged":
         return f"diverged at {facts['tokens']:,} tokens"
     if event.kind == "failed":
-        return f"failed: {facts.get('error', 'see its run.json')}"
-    return ""
+        error = facts.get("error", "see its run.json")
+        return f"failed: {' '.join(error.split())}"
+    raise AssertionError(event.kind)

@@ -5,7 +5,8 @@
     SEEDS      the seeds of each combination
     ASHA       an Asha, or TO_THE_END
 
-and, if it likes,
+Where values follow from the base, SPACE is a function that returns the axes, given the base as the
+command line has changed it and the GB of a device. And, if it likes,
 
     SEARCH     Grid() (the default: every combination), Random(n), Sobol(n), Tpe(n), or along one
                axis Bracket(key) for its optimum and Bisect(key) for its largest stable value;
@@ -19,20 +20,31 @@ and, if it likes,
 
 import math
 import runpy
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
+from types import FunctionType, MappingProxyType
 from typing import Any
 
-from lmray.config import Run
+from lmray.config import Run, override
 from lmray.errors import LmrayError, UsageError
 from lmray.sweeps.constraints import nothing_refused
 from lmray.sweeps.search import Grid
 from lmray.sweeps.space import Asha, Space
 
-_NEEDED = {"BASE": Run, "SPACE": dict, "SEEDS": list | tuple | range, "ASHA": Asha}
+_NEEDED = {"BASE": Run, "SPACE": dict | FunctionType, "SEEDS": list | tuple | range, "ASHA": Asha}
 
 
-def load_space(source: str) -> Space:
+_NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
+
+
+def load_space(
+    source: str, changes: Mapping[str, Any] = _NO_CHANGES, said: Mapping[str, Any] = _NO_CHANGES
+) -> Space:
     """The space a Python file defines; `source` is its path, or the name of one that lmray ships.
+
+    `changes` are those of `Space.with_overrides`. `said` are names, as MEMORY_GB, that are not as
+    the file defines them.
 
     Raises UsageError if there is none, it does not run, or lacks one of its names.
     """
@@ -60,7 +72,7 @@ def load_space(source: str) -> Space:
                 f"see tune_spaces/"
             )
     try:
-        return _space(path.stem, names)
+        return _space(path.stem, {**_changed(names, changes), **said}).with_overrides(changes)
     except LmrayError:
         raise
     except Exception as error:  # a user's refuse(), or a value of a kind that none is
@@ -68,17 +80,28 @@ def load_space(source: str) -> Space:
         raise UsageError(f"{path} is no space: {type(error).__name__}: {what}") from error
 
 
+def _changed(names: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """With the base and the rungs as they will be: what SPACE returns may fit no others."""
+    base = {key: value for key, value in changes.items() if not key.startswith("asha.")}
+    fields = {name: f"asha.{name}" for name in asdict(names["ASHA"])}
+    rungs = {name: changes[key] for name, key in fields.items() if key in changes}
+    return names | {"BASE": override(names["BASE"], base), "ASHA": replace(names["ASHA"], **rungs)}
+
+
 def _space(name: str, names: dict[str, Any]) -> Space:
+    axes, memory_gb = names["SPACE"], names.get("MEMORY_GB", math.inf)
+    if callable(axes):
+        axes = axes(names["BASE"], memory_gb)
     return Space(
         name=name,
         hypothesis=(names["__doc__"] or "").strip(),
         base=names["BASE"],
-        axes=names["SPACE"],
+        axes=axes,
         seeds=tuple(names["SEEDS"]),
         asha=names["ASHA"],
         search=names.get("SEARCH", Grid()),
         baseline=names.get("BASELINE", {}),
-        memory_gb=names.get("MEMORY_GB", math.inf),
+        memory_gb=memory_gb,
         losers=names.get("LOSERS", "best"),
         refuse=names.get("refuse", nothing_refused),
     )

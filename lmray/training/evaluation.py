@@ -12,10 +12,11 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from jaxtyping import Float, Int
-from torch import nn
+from torch import Tensor, nn
 
 from lmray.model import cross_entropy
 from lmray.progress import Progress, silent
+from lmray.training.accumulation import fitting, parts
 from lmray.training.bootstrap import ratio_intervals
 from lmray.training.measured import finite
 from lmray.training.windows import Windows, plan
@@ -80,7 +81,8 @@ def evaluate(
 
     "all" scores every token but the first exactly once, in a shorter last window where need be; a
     number scores the first floor(max_tokens / T) full windows, as many as there are. With a
-    `stride` windows overlap, see `plan`. Sums are in fp64. Under torch.distributed every rank calls
+    `stride` windows overlap, see `plan`. A batch that the device has no memory for is computed in
+    parts. Sums are in fp64. Under torch.distributed every rank calls
     this, takes each world-size-th batch and returns the same numbers; `model` is then the bare
     module, since ranks may differ by one forward pass.
 
@@ -157,6 +159,8 @@ class _Sums:
     def __init__(self, dataset: Tokens, context_length: int, device: torch.device | str) -> None:
         self._dataset = dataset
         self._device = device
+        self._room: float = math.inf
+        """Windows that may be computed at once; fewer once memory has run out."""
         # What follows the last end belongs to the last document, as does all where there is none.
         self._borders = dataset.document_ends[:-1].astype(np.int64)
         documents = len(self._borders) + 1
@@ -174,7 +178,17 @@ class _Sums:
             torch.from_numpy(part).to(self._device).unfold(0, windows.length, windows.stride)
             for part in (ids[:-1], ids[1:])  # (B, T)
         )
-        losses = cross_entropy(model(inputs), targets, reduction="none")[:, windows.skipped :]
+
+        def scored(at_once: int) -> Float[Tensor, "B T"]:
+            rows = parts(len(inputs), at_once)
+            each = [cross_entropy(model(inputs[r]), targets[r], reduction="none") for r in rows]
+            return torch.cat(each)
+
+        tried = int(min(len(inputs), self._room))
+        losses, fits = fitting(scored, tried)
+        if fits < tried:
+            self._room = fits
+        losses = losses[:, windows.skipped :]
         self._nats += losses.sum(dtype=torch.float64)
         self._by_position[windows.skipped : windows.length] += losses.sum(0, dtype=torch.float64)
         scored = ids[windows.first_target - windows.start :]

@@ -3,11 +3,12 @@
 import json
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from lmray.cli.main import main
-from lmray.cli.sweep_live import standings_table, tally
+from lmray.cli.sweep_live import lines, standings_table, tally
 from lmray.sweeps.space import Space
 from lmray.sweeps.standing import trials_standing
 
@@ -172,3 +173,40 @@ def test_the_live_table_keeps_what_runs_when_there_is_no_room(asks, tmp_path: Pa
     table = standings_table(space, found, most=1)
     assert table.row_count == 1
     assert list(table.columns[0].cells) == [trials[6].id[:6]]
+
+
+def test_elsewhere_than_on_a_terminal_each_event_is_a_line(
+    asks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    from lmray.sweeps.ledger import Kind, Ledger
+
+    monkeypatch.setenv("COLUMNS", "40")
+    path = tmp_path / "ledger.jsonl"
+    Ledger(path).append("started", "b", name="lr=0.1 seed=0", changes={})
+    ledger = Ledger(path, observe=lines(tmp_path))
+    ledger.append("started", "a", name="lr=0.01 seed=0", changes={})
+    ledger.append("failed", "a", error="ValueError: two\nlines", lost=False, saved=0)
+    ledger.append("started", "a")
+    ledger.append("rung", "a", rung=1000, loss=3.0)
+    ledger.append("paused", "a", rung=3000, loss=2.5)
+    ledger.append("promoted", "a", past=3000)
+    ledger.append("done", "a", loss=2.25)
+    ledger.append("diverged", "b", tokens=2000, loss=None)
+    ledger.append("retried", "b")
+    ledger.append("stopped", "b", rung=3000, loss=None)
+    ledger.append("audited", "b", status="done", loss=2.0)
+    told = capsys.readouterr().err.splitlines()
+    assert {event.kind for event in ledger.events()} == set(get_args(Kind)), "one of each"
+    assert told == [
+        "lr=0.01 seed=0: started",
+        "lr=0.01 seed=0: failed: ValueError: two lines",
+        "lr=0.01 seed=0: started again",
+        "lr=0.01 seed=0: 1,000 tokens, loss 3.0000, goes on",
+        "lr=0.01 seed=0: 3,000 tokens, loss 2.5000, paused",
+        "lr=0.01 seed=0: goes on past 3,000 tokens",
+        "lr=0.01 seed=0: done, loss 2.2500",
+        "lr=0.1 seed=0: diverged at 2,000 tokens",
+        "lr=0.1 seed=0: to be run again",
+        "lr=0.1 seed=0: 3,000 tokens, loss not finite, stopped",
+        "lr=0.1 seed=0: audited, done, loss 2.0000",
+    ]

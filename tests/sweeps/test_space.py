@@ -277,6 +277,74 @@ def test_a_broken_space_file_is_refused(tmp_path: Path, text: str, message: str)
         load_space(write(tmp_path / "mine.py", text))
 
 
+FROM_THE_BASE = GOOD.replace(
+    'SPACE = {"optim.lr": [1e-3]}',
+    """MEMORY_GB = 2
+def SPACE(base, memory_gb):
+    return {"data.batch_size": [base.budget.tokens // 131_072, round(memory_gb)]}
+""",
+)
+
+
+def test_the_axes_may_follow_from_the_base_and_the_memory_as_the_command_line_has_them(
+    tmp_path: Path,
+):
+    path = write(tmp_path / "mine.py", FROM_THE_BASE)
+    assert load_space(path).axes == {"data.batch_size": [16, 2]}
+    # Neither the file's base nor its rungs go with the other's.
+    changes = {"budget.tokens": 131_072 * 64, "asha.grace_tokens": 1_048_576}
+    found = load_space(path, changes, {"MEMORY_GB": 32})
+    assert found.axes == {"data.batch_size": [64, 32]}
+    assert (found.base.budget.tokens, found.memory_gb) == (131_072 * 64, 32)
+    assert found.asha.grace_tokens == 1_048_576
+    with pytest.raises(UsageError, match=r"data\.batch_size is what space mine varies"):
+        load_space(path, {"data.batch_size": 3})
+    with pytest.raises(UsageError, match=r"unknown key 'asha\.grace'"):
+        load_space(path, {"asha.grace": 3})
+    with pytest.raises(UsageError, match="is no space: ZeroDivisionError"):
+        load_space(write(tmp_path / "bad.py", FROM_THE_BASE.replace("// 131_072", "// 0")))
+
+
+SMOKE = {
+    "model.d_model": 64,
+    "model.num_layers": 2,
+    "model.num_heads": 2,
+    "evaluation.prefix_tokens": 8192,
+    "budget.tokens": 131_072,
+    "evaluation.interval_tokens": 32_768,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "memory_gb", "largest"),
+    [
+        ({}, 4, 256),
+        ({}, 80, 1024),  # 12 steps; 4096 has three
+        (SMOKE, 4, 256),  # four steps
+        (SMOKE, 80, 256),
+        ({"budget.steps": 48}, 80, 256),  # all 48 of them are there at 256
+        ({"budget.steps": 49}, 80, 64),
+        ({"budget.tokens": 10**9}, 4, 256),
+        ({"budget.tokens": 10**9}, 80, 4096),
+        ({"budget.tokens": 10**8, "execution.micro_batch": 16}, 4, 65_536),  # in parts
+    ],
+)
+def test_batches_go_up_by_fours_to_what_the_budget_or_the_memory_ends(
+    changes: dict, memory_gb: float, largest: int
+):
+    found = load_space("batch_size", changes, {"MEMORY_GB": memory_gb})
+    sizes = found.axes["data.batch_size"]
+    assert sizes == [4**power for power in range(len(sizes))]
+    assert sizes[-1] == largest
+    assert not found.refusals()
+    per_step = found.base.model.context_length * largest
+    steps = changes.get("budget.steps", 4)
+    assert found.base.budget.tokens >= steps * per_step
+    needed = [memory_needed(found.run_of({"data.batch_size": b})) for b in (largest, 4 * largest)]
+    assert needed[0] <= memory_gb * 1e9
+    assert needed[1] > memory_gb * 1e9 or found.base.budget.tokens < 4 * steps * per_step
+
+
 def test_an_unknown_space_names_those_there_are():
     with pytest.raises(
         UsageError, match=r"name a Python file or one of ablations, .*learning_rate"
@@ -320,6 +388,23 @@ def test_a_sweep_is_the_same_whatever_its_timeout_but_not_under_another_rule(tmp
     claim(tmp_path, space(asha=replace(space().asha, timeout_s=5.0)), "digest")
     with pytest.raises(PreflightError, match="not the same asha"):
         claim(tmp_path, space(asha=replace(space().asha, mode="promote")), "digest")
+
+
+def test_rungs_in_tokens_are_refused_where_steps_or_seconds_end_runs_before_them():
+    asha = Asha(grace_tokens=1_048_576, reduction_factor=2)  # the last rung: 8,388,608 tokens
+    axes = {"data.batch_size": [32, 64, 128]}
+    at = 8_388_608 // (BASE.model.context_length * 64)
+    with pytest.raises(UsageError, match=r"with data\.batch_size=32 at .* not beyond the rung of"):
+        space(base=override(BASE, {"budget.steps": at}), axes=axes, asha=asha)
+    fewer = {"data.batch_size": [64, 128]}
+    with pytest.raises(UsageError, match=r"with data\.batch_size=64 at 8388608 tokens"):
+        space(base=override(BASE, {"budget.steps": at}), axes=fewer, asha=asha)
+    space(base=override(BASE, {"budget.steps": 2 * at + 1}), axes=axes, asha=asha)
+    space(base=override(BASE, {"budget.steps": at}), axes=axes, asha=TO_THE_END)
+    timed = override(BASE, {"budget.seconds": 60.0})
+    with pytest.raises(UsageError, match=r"budget\.seconds=60 ends each run at other tokens"):
+        space(base=timed, axes=axes, asha=asha)
+    space(base=timed, axes=axes, asha=TO_THE_END)
 
 
 def test_a_rung_that_a_growing_batch_steps_over_is_refused():

@@ -164,6 +164,33 @@ def test_leaves_the_model_as_it_was(training):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+class Crowded(nn.Module):
+    """A model with room for `most` windows at once."""
+
+    def __init__(self, model, most):
+        super().__init__()
+        self.model, self.most = model, most
+        self.tried = []
+
+    def forward(self, token_ids):
+        self.tried.append(len(token_ids))
+        if len(token_ids) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.model(token_ids)
+
+
+def test_windows_that_memory_has_no_room_for_are_scored_in_parts():
+    model, dataset = lm(), Tokens(20 * T + 1)
+    nats, _ = naive(model, dataset, 20 * T)
+    crowded = Crowded(model, most=2)
+    found = score(crowded, dataset, batch_size=8)
+    assert found.loss == pytest.approx(nats / (20 * T), rel=1e-6)
+    assert found.tokens == 20 * T
+    assert crowded.tried == [8, 4, *[2] * 10], "what did not fit is not tried again"
+    with pytest.raises(torch.OutOfMemoryError):
+        score(Crowded(model, most=0), dataset)
+
+
 class Constant(nn.Module):
     """Scores that do not depend on the input."""
 

@@ -1,4 +1,4 @@
-"""What a batch size gains and costs at equal tokens, and which one the gradients' noise calls for.
+"""What a batch size gains and costs, and which one the noise of the gradients calls for.
 
 The noise scale predicts the critical batch size: steps of that many sequences need twice the fewest
 steps, and twice the fewest sequences (McCandlish et al. 2018, arXiv:1812.06162).
@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmray.runs.noise import read_noise
+from lmray.sweeps.answers.batch_limits import AtOnce, at_once, end_line, memory_line
 from lmray.sweeps.answers.comparison import Cost, Table, cost, number, signed
+from lmray.sweeps.answers.equal import held_equal
 from lmray.sweeps.answers.tables import Summary, Sweep, best_of, summaries
 from lmray.sweeps.axes import shown
 
@@ -48,6 +50,15 @@ class Batch:
     cost: Cost
     noise: NoiseAt | None
     """None where no run of the best combination has been measured."""
+    at_once: AtOnce | None
+    """None while no run has a record of it."""
+
+    @property
+    def tokens(self) -> float:
+        """Training tokens of the best combination, the mean of its seeds; NaN without one."""
+        rows = self.best.rows if self.best else ()
+        done = [row.measured["tokens"] for row in rows if row.status == "done"]
+        return statistics.fmean(done) if done else math.nan
 
 
 def batch_sizes(sweep: Sweep, runs: Path) -> list[Batch]:
@@ -60,7 +71,8 @@ def batch_sizes(sweep: Sweep, runs: Path) -> list[Batch]:
         best = best_of(tried)
         together = Summary(tuple(row for group in tried for row in group.rows))
         noise = _noise(best, runs) if best else None
-        found.append(Batch(sequences, best, cost(together, runs), noise))
+        computed = at_once(together.rows, runs)
+        found.append(Batch(sequences, best, cost(together, runs), noise, computed))
     return found
 
 
@@ -83,7 +95,8 @@ def table(found: list[Batch], sweep: Sweep) -> Table:
     """A line for each batch size; without rows where only one was tried."""
     others = [key for key in sweep.space.axes if key != KEY]
     header = ["batch", *(key.rpartition(".")[2] for key in others), "mean loss", "± (95 %)", "done"]
-    header += ["tokens/s", "peak memory (GB)", "noise scale (sequences)"]
+    header += ["tokens", "computed at once", "tokens/s", "peak memory (GB)"]
+    header.append("noise scale (sequences)")
     if len(found) < 2:
         return header, []
     rows = []
@@ -96,6 +109,8 @@ def table(found: list[Batch], sweep: Sweep) -> Table:
                 str(each.sequences),
                 *map(shown, chosen),
                 *(loss or ["-", "-", "0"]),
+                "-" if math.isnan(each.tokens) else f"{each.tokens:,.0f}",
+                str(each.at_once or "not measured"),
                 _or_dash(each.cost.tokens_per_s, "{:,.0f}"),
                 _or_dash(each.cost.peak_memory_bytes / 1e9, "{:.3f}"),
                 _told(each.noise),
@@ -114,12 +129,21 @@ def _told(noise: NoiseAt | None) -> str:
     return f"{noise.mean:.3g} ({noise.low:.3g} to {noise.high:.3g})"
 
 
-def lines(found: list[Batch]) -> list[str]:
-    """Where the loss leaves its plateau, and what the noise scale says of it, a sentence each."""
+def equal(sweep: Sweep) -> str:
+    """What all batches were compared at, a sentence; empty while no trial is done."""
+    return held_equal(sweep.rows)
+
+
+def lines(found: list[Batch], sweep: Sweep) -> list[str]:
+    """Where the loss leaves its plateau, what the noise scale says of it, where memory ends and
+    where the batches do, a sentence each.
+    """
     done = [each for each in found if each.best is not None]
-    if len(done) < 2:
-        return []
-    return [_plateau(done), _critical(done)]
+    told = [_plateau(done), _critical(done)] if len(done) > 1 else []
+    if len(found) > 1:
+        told.append(memory_line({each.sequences: each.at_once for each in found if each.at_once}))
+        told.append(end_line(found[-1].sequences, found[-2].sequences, sweep.space))
+    return [line for line in told if line]
 
 
 def _plateau(done: list[Batch]) -> str:

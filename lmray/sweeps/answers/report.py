@@ -12,6 +12,7 @@ import jinja2
 
 from lmray import remote
 from lmray.accounting import num_parameters
+from lmray.config import Budget
 from lmray.runs.run_directory import RunDirectory
 from lmray.storage import write_bytes
 from lmray.sweeps.answers import (
@@ -116,7 +117,9 @@ def _facts(sweep: Sweep, along: list[bracket.Traced], runs: Path) -> dict[str, A
         "switches": switches(sweep.compared) if space.baseline else ([], []),
         "costs": costs(sweep, runs),
         "batches": batches.table(sizes, sweep),
-        "critical_batch": batches.lines(sizes),
+        "batches_equal": batches.equal(sweep),
+        "batch_lines": batches.lines(sizes, sweep),
+        "budget": _budget(space.base.budget),
         "refused": [(spoken(each.combination), each.reason) for each in space.refusals()],
         "price": against_taken(asked, taken(sweep, runs)) if asked else ([], []),
         "rungs": ", ".join(f"{rung:,}" for rung in rungs),
@@ -124,6 +127,14 @@ def _facts(sweep: Sweep, along: list[bracket.Traced], runs: Path) -> dict[str, A
         "parameters": num_parameters(space.base.model),
         "lives": [life for d in directories if d.status != "absent" for life in d.facts["lives"]],
     }
+
+
+def _budget(budget: Budget) -> str:
+    """The limits of a budget, the first of which to be reached ends a trial."""
+    limits = {"steps": budget.steps, "FLOP": budget.flops, "seconds": budget.seconds}
+    others = [f"{value:,g} {unit}" for unit, value in limits.items() if value != "none"]
+    tokens = f"{budget.tokens:,} training tokens"
+    return f"{tokens}, or {' or '.join(others)} if they end sooner" if others else tokens
 
 
 def _environment() -> jinja2.Environment:

@@ -76,12 +76,15 @@ class Asha:
                 raise UsageError(f"space {space}: {reason}")
 
     def refusal(self, run: Run, budget_tokens: int) -> str:
-        """Why a run cannot be judged at the rungs: it has no step that ends on one, does not
-        evaluate there, or is still in its warm-up. Empty if it can.
+        """Why a run cannot be judged at the rungs: it ends before one, or nobody knows where, has
+        no step that ends on one, does not evaluate there, or is still in its warm-up. Empty if it
+        can.
         """
         levels = self.rungs(budget_tokens)
         if not levels:
             return ""
+        if reason := _ends_before(levels[-1], run):
+            return reason
         for unit, key in (
             (run.evaluation.interval_tokens, "evaluation.interval_tokens"),
             (run.batches.unit, "the tokens of a step"),
@@ -107,6 +110,22 @@ class Asha:
                 f"optim.warmup_fraction={run.optim.warmup_fraction:g}"
             )
         return ""
+
+
+def _ends_before(level: int, run: Run) -> str:
+    rungs = "rungs are in tokens; set asha.mode=none, or drop"
+    if run.budget.seconds != "none":
+        return (
+            f"budget.seconds={run.budget.seconds:g} ends each run at other tokens, and {rungs} "
+            f"budget.seconds and give budget.tokens what they train in that time"
+        )
+    if run.steps < run.batches.steps and run.training_tokens <= level:
+        return (
+            f"budget.steps={run.budget.steps} ends a run with data.batch_size="
+            f"{run.data.batch_size} at {run.training_tokens} tokens, not beyond the rung of "
+            f"{level}, and {rungs} budget.steps and lower budget.tokens"
+        )
+    return ""
 
 
 def _step_ends_at(tokens: int, run: Run) -> bool:
