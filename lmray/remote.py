@@ -13,6 +13,7 @@ none is read or written here.
 
 import itertools
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lmray.errors import LmrayError
+from lmray.errors import LmrayError, UsageError
 from lmray.storage import atomic_writer, is_locked, one_at_a_time
 
 if TYPE_CHECKING:
@@ -34,8 +35,16 @@ _BLOCK = 8 << 20
 
 
 def cached(path: Path | str) -> Path:
-    """The place in this node's cache of a URL or of another node's cached path; else the path."""
+    """The place in this node's cache of a URL or of another node's cached path; else the path.
+
+    Raises UsageError if it is a URL of another kind.
+    """
     path = Path(path)
+    if re.fullmatch(r"[A-Za-z][\w+.-]+:", path.parts[0] if path.parts else "") and not url(path):
+        raise UsageError(
+            f"{path} begins like a URL, and lmray reads and writes those that begin with "
+            f"{' or '.join(f'{scheme}//' for scheme in SCHEMES)}; give one, or an absolute path"
+        )
     for number, part in enumerate(path.parts):
         if part in SCHEMES:
             home = Path(os.environ.get("LMRAY_CACHE", "~/.cache/lmray")).expanduser()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmray import remote
-from lmray.errors import LmrayError
+from lmray.errors import LmrayError, UsageError
 from lmray.storage import locked
 from tests.fake_aws import WITHOUT, fake_aws
 from tests.folder_store import use_folder
@@ -65,6 +65,14 @@ def test_a_folder_of_this_machine_is_left_alone(name: str):
     assert remote.refresh(path) == []
     assert not remote.exists(path)
     remote.publish(path)
+
+
+@pytest.mark.parametrize("name", ["hdfs://x/y", "file:///x", "https://x/y", "S3://bucket/out"])
+def test_a_url_of_another_kind_is_no_folder_of_this_machine(name: str):
+    for path in (name, Path(name)):
+        with pytest.raises(UsageError, match=r"begins like a URL.*s3:// or gs://.*absolute path"):
+            remote.cached(path)
+    assert remote.cached(Path.cwd() / name) == Path.cwd() / name
 
 
 def test_what_one_node_publishes_another_one_has(

@@ -9,6 +9,7 @@ import typer
 
 from lmray.cli.options import Dashboard
 from lmray.errors import UsageError
+from lmray.remote import SCHEMES
 
 if TYPE_CHECKING:
     from lmray.distributed.package import Package
@@ -18,6 +19,7 @@ _ROOTLESS = ("doctor", "account", "--version", "--help")
 
 
 def submit(
+    context: typer.Context,
     command: Annotated[
         list[str] | None,
         typer.Argument(metavar="-- COMMAND...", help="As in: lmray sweep run learning_rate"),
@@ -39,6 +41,12 @@ def submit(
             metavar="NAME", help="Pass this environment variable, as in WANDB_API_KEY; repeatable."
         ),
     ] = None,
+    cpus: Annotated[
+        int, typer.Option(min=0, help="Run it where so many CPUs are free, not on the head.")
+    ] = 0,
+    gpus: Annotated[
+        int, typer.Option(min=0, help="The same for GPUs, as for a lmray train of one worker.")
+    ] = 0,
     detach: Annotated[
         bool, typer.Option("--detach", help="Print the job's id instead of following it.")
     ] = False,
@@ -57,10 +65,13 @@ def submit(
 
     import lmray.distributed  # noqa: F401 - sets Ray's environment
     from lmray.cli.show import err, out
-    from lmray.distributed.jobs import reach
+    from lmray.distributed.jobs import STOP_SECONDS, reach
     from lmray.distributed.local_job import run_here
     from lmray.distributed.package import check_arguments, find_package
 
+    source = context.get_parameter_source("address")
+    if (cluster is not None or local) and source is not None and source.name == "ENVIRONMENT":
+        address = ""
     if sum([bool(address), cluster is not None, local]) != 1:
         raise UsageError(
             "a job needs one place to run; give --address URL, --cluster YAML or --local"
@@ -68,12 +79,13 @@ def submit(
     if stop and not local:
         with reach(address, cluster) as jobs:
             running = jobs.stop(stop)
-        err.print(f"{stop}: {'asked to stop' if running else 'had ended'}", markup=False)
+        asked = f"asked to stop; it has {STOP_SECONDS} seconds to write its checkpoints"
+        err.print(f"{stop}: {asked if running else 'had ended'}", markup=False)
         return
     if not command:
         raise UsageError("there is no command to run; write it after --, as in -- lmray doctor")
-    if detach and local:
-        raise UsageError("--local runs the command itself; leave --detach out")
+    if local and (detach or cpus or gpus):
+        raise UsageError("--local runs the command itself; leave --detach, --cpus and --gpus out")
     here = Path.cwd()
     environment = _environment(env or []) | _root(command, root, local=local)
     package = find_package(here, allow_secrets=allow_secrets)
@@ -82,7 +94,7 @@ def submit(
     if local:
         raise typer.Exit(run_here(command, package, here, environment))
     with reach(address, cluster) as jobs:
-        job = jobs.submit(command, package, here, environment)
+        job = jobs.submit(command, package, here, environment, cpus=cpus, gpus=gpus)
         if detach:
             out.print(job, markup=False)
             return
@@ -129,7 +141,7 @@ _GIVE_ROOT = (
 
 
 def _lasting(root: str) -> bool:
-    return root.startswith("/") or "://" in root
+    return root.startswith(("/", *(f"{scheme}//" for scheme in SCHEMES)))
 
 
 def _described(package: "Package") -> str:

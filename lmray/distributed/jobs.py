@@ -19,15 +19,19 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from lmray.distributed.package import Package
 from lmray.errors import LmrayError, PreflightError
+
+STOP_SECONDS = 120
+"""How long a job that was asked to end may take, before Ray kills it: by itself, three."""
 
 _TUNNEL_SECONDS = 90
 _AGENT_SECONDS = 90
@@ -53,9 +57,20 @@ class Jobs:
             return json.load(response)
 
     def submit(
-        self, command: Sequence[str], package: Package, folder: Path, environment: Mapping[str, str]
+        self,
+        command: Sequence[str],
+        package: Package,
+        folder: Path,
+        environment: Mapping[str, str],
+        *,
+        cpus: int = 0,
+        gpus: int = 0,
     ) -> str:
-        """Sends the package, starts the command in its `folder`, returns the job's id."""
+        """Sends the package, starts the command in its `folder`, returns the job's id.
+
+        It runs on the head, or with `cpus` or `gpus` on a node that gives so many to it alone; a
+        cluster that can grow starts one.
+        """
         words = ["python", "-m", *command] if command[0] == "lmray" else list(command)
         where = folder.resolve().relative_to(package.root)
         with tempfile.TemporaryDirectory(prefix="lmray-submit-") as scratch:
@@ -65,12 +80,19 @@ class Jobs:
                 entrypoint=f"cd {shlex.quote(str(where))} && exec {shlex.join(words)}",
                 runtime_env={
                     "working_dir": str(archive),
-                    "env_vars": {"RAY_AUTH_MODE": self.auth_mode, **environment},
+                    "env_vars": {
+                        "RAY_AUTH_MODE": self.auth_mode,
+                        # Ray's supervisor of the job has its environment.
+                        "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS),
+                        **environment,
+                    },
                 },
                 metadata={
                     "job_name": shlex.join(command),  # what the dashboard shows
                     "git_revision": package.revision,
                 },
+                entrypoint_num_cpus=cpus,
+                entrypoint_num_gpus=gpus,
             )
 
     def _submit_once_ready(self, **job: Any) -> str:
@@ -87,16 +109,31 @@ class Jobs:
             time.sleep(1)
 
     def follow(self, job: str, write: Callable[[str], Any]) -> int:
-        """Passes on what a job prints until it has ended; returns its exit code, 130 if stopped."""
+        """Passes on what a job prints until it has ended; returns its exit code, 130 if stopped.
+
+        Raises LmrayError if the cluster cannot be reached any more.
+        """
+        passed = 0
 
         async def tail() -> None:
+            nonlocal passed
+            seen = 0
             async for text in self.client.tail_job_logs(job):
-                write(text)
+                seen += len(text)
+                if seen > passed:
+                    write(text[passed - seen :])
+                    passed = seen
 
         try:
-            asyncio.run(tail())
-            while not (status := self.client.get_job_status(job)).is_terminal():
+            while True:
+                # A log that is cut off begins anew; whether the cluster is there, the status says.
+                with suppress(aiohttp.ClientError, OSError, RuntimeError):
+                    asyncio.run(tail())
+                if (status := self.client.get_job_status(job)).is_terminal():
+                    break
                 time.sleep(0.5)
+            if rest := self.client.get_job_logs(job)[passed:]:
+                write(rest)
         except (OSError, RuntimeError) as error:
             raise LmrayError(
                 f"lost the connection to the cluster while following {job} ({_short(error)}); the "
@@ -113,7 +150,7 @@ class Jobs:
         return int(details.driver_exit_code)
 
     def stop(self, job: str) -> bool:
-        """Asks a job to end (SIGTERM); says whether it was running.
+        """Asks a job to end (SIGTERM), for which it has STOP_SECONDS; says whether it was running.
 
         Raises PreflightError if the cluster knows no such job.
         """

@@ -18,9 +18,13 @@ MAX_BYTES = 50 << 20
 """Ray keeps packages in the memory of the head, and each node fetches them from there."""
 
 SECRETS = (
-    *(".env", ".env.*", ".netrc", ".npmrc", ".pypirc", "auth_token", "secrets.*", "*credentials*"),
+    *("*.env", ".env.*", ".envrc", ".netrc", ".npmrc", ".pypirc", ".pgpass", ".htpasswd"),
+    *(".aws", ".docker", ".dockercfg", ".dockerconfigjson", ".gnupg", ".kube", ".ssh"),
     *("id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*"),
-    *("*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.kdbx", "*.token"),
+    *("*credentials*", "*kubeconfig*", "*service[_-]account*.json"),
+    *("secret", "secrets", "secret.*", "secrets.*", "*password", "*passwords", "*password*.txt"),
+    *("api[_-]key*", "apikey*", "*[_-]api[_-]key", "*.token", "*[_-]token"),
+    *("*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.kdbx", "*.keystore", "*.ppk", "*.tfstate"),
 )
 """Names of files and folders, in any case, that are refused: they usually hold keys."""
 
@@ -122,8 +126,12 @@ def check_arguments(package: Package, directory: Path, command: Sequence[str]) -
     Raises PreflightError.
     """
     for argument in command:
-        path = (directory / argument).resolve()
-        if path.is_relative_to(package.root) and path.is_file():
+        try:
+            path = (directory / argument).resolve()
+            named = path.is_relative_to(package.root) and path.is_file()
+        except (OSError, ValueError):
+            continue  # longer than a name can be, or no text of one: a program, not a file
+        if named:
             name = str(path.relative_to(package.root))
             if name not in package.files:
                 raise PreflightError(

@@ -36,6 +36,13 @@ ASHA = {asha!r}
 """
 
 
+def write_space(file: Path, space: Space) -> None:
+    """A file from which the space is read again."""
+    base, axes = space.base.model_dump(), dict(space.axes)
+    facts = {"base": base, "axes": axes, "seeds": list(space.seeds), "asha": space.asha}
+    file.write_text(_SPACE.format(**facts))
+
+
 class Driver:
     """`lmray sweep run` on one place, so that only one order of completion is possible.
 
@@ -46,9 +53,7 @@ class Driver:
         self, space: Space, root: Path, *options: str, cpus: int = 1, gpus: int = 0
     ) -> None:
         file = root / "killed.py"
-        base, axes = space.base.model_dump(), dict(space.axes)
-        facts = {"base": base, "axes": axes, "seeds": list(space.seeds), "asha": space.asha}
-        file.write_text(_SPACE.format(**facts))
+        write_space(file, space)
         self.mark = uuid.uuid4().hex
         environment = {
             **os.environ,

@@ -78,7 +78,14 @@ def test_a_deleted_file_is_left_out(project: Path):
 
 @pytest.mark.parametrize(
     "name",
-    [".env", ".env.local", "deploy.pem", "ssh/id_rsa", "aws_Credentials.json", "server.KEY"],
+    [
+        *(".env", ".env.local", "deploy.pem", "ssh/id_rsa", "aws_Credentials.json", "server.KEY"),
+        *("prod.env", ".envrc", "secret.yaml", "secrets/a", ".aws/config", ".kube/config"),
+        *("kubeconfig", "lab-kubeconfig.yaml", "service_account.json", "my-service-account.json"),
+        *(".dockerconfigjson", ".docker/config.json", ".htpasswd", ".pgpass", ".ssh/config"),
+        *(".vault-token", "auth_token", "hf_token", "password.txt", "db_passwords.txt"),
+        *("api_key", "API-KEY.txt", "wandb_api_key", "terraform.tfstate", "release.keystore"),
+    ],
 )
 def test_what_looks_like_a_secret_is_refused_unless_allowed(project: Path, name: str):
     path = project / name
@@ -93,7 +100,12 @@ def test_what_looks_like_a_secret_is_refused_unless_allowed(project: Path, name:
 
 
 @pytest.mark.parametrize(
-    "name", ["id_rsa.pub", "keys.py", "environment.sh", "monkey", "lmray/tokenizer/token_files.py"]
+    "name",
+    [
+        *("id_rsa.pub", "keys.py", "environment.sh", "monkey", "lmray/tokenizer/token_files.py"),
+        *("passwords.py", "secretary.md", "service_account.py", "docker/Dockerfile", "token"),
+        *("capi_keyboard.py", "special_tokens", "aws/config"),
+    ],
 )
 def test_ordinary_names_are_no_secrets(name: str):
     assert not looks_secret(name)
@@ -119,6 +131,11 @@ def test_a_command_that_names_an_untracked_file_is_refused(project: Path):
     check_arguments(found, project, ["lmray", "sweep", "run", "spaces/rate.py"])
     with pytest.raises(PreflightError, match=r"`git add untracked\.txt`"):
         check_arguments(found, project, ["cat", "untracked.txt"])
+
+
+@pytest.mark.parametrize("word", ["print(1);" * 40, "a/" * 3000, "a\0b", "~", ""])
+def test_words_of_a_command_that_can_be_no_files_are_let_through(project: Path, word: str):
+    check_arguments(find_package(project), project, ["python", "-c", word])
 
 
 def test_a_folder_without_git_is_refused(tmp_path: Path):
