@@ -86,8 +86,7 @@ class ClusterYaml:
             commands = "\n".join(self.config.get(where, []))
             if any(map(_to_the_world, option_values(commands, "--dashboard-host"))):
                 yield (
-                    f"{where} binds the dashboard where the world may reach it, and it runs anyone's "
-                    "commands",
+                    f"{where} opens the dashboard to the world, and it runs anyone's commands",
                     "write --dashboard-host=127.0.0.1 and reach it by `ray dashboard`",
                 )
         group = self.config["provider"].get("security_group", {})

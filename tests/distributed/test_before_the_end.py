@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 from ray.tune.trainable.function_trainable import wrap_function
 
-from lmray.config import Budget, Evaluation, Execution
+from lmray.config import Budget, Evaluation, Execution, override
+from lmray.dataset import open_splits
 from lmray.distributed.trial import NamedJob, job
+from lmray.runs.execute import execute
 from lmray.runs.run_directory import list_runs
 from lmray.sweeps.decisions.asha import TO_THE_END
 from lmray.sweeps.space import Space
@@ -151,7 +153,7 @@ def test_a_trial_has_its_checkpoint_and_ray_is_gone_after_a_notice(
         patch.setenv("LMRAY_METADATA_URL", server.url)
         patch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
         within = [*APART, "bash", "-c", f"{watch}; exit $code", "-"]
-        driver = Driver(question, tmp_path, within=within)
+        driver = Driver(question, tmp_path, "--tokens-per-s", "100000", within=within)
         while not any(each.records("train") for each in list_runs(tmp_path / "runs")):
             driver.check()
             time.sleep(0.05)
@@ -169,7 +171,8 @@ def test_a_trial_has_its_checkpoint_and_ray_is_gone_after_a_notice(
     assert (life["status"], left.status) == ("preempted", "preempted")
     step = left.facts["step"]
     assert newest_step(left.checkpoints) == step > 0
-    Driver(question, tmp_path).wait()
+    run = override(run, {"optim.lr": 1e-3})
+    execute(run, open_splits(small_dataset), tmp_path / "runs", report=lambda record: None)
     [_, second] = left.facts["lives"]
     assert second["began_at_step"] == step
     assert left.status == "done"
