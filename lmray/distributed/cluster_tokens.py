@@ -31,9 +31,9 @@ def token_here(cluster: ClusterYaml) -> Finding:
     """Whether there is one here, and the file that `ray up` copies has the same."""
     if wants_no_token(cluster):
         return Finding("token", True, "the cluster asks for none")
+    mounted = cluster.token_mount
     try:
         token = auth_token("the cluster")
-        mounted = cluster.token_mount
         other = mounted is not None and mounted.read_text().strip() != token
     except PreflightError as error:
         return Finding(

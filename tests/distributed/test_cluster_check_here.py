@@ -222,7 +222,9 @@ def test_a_url_is_written_on_the_head_and_read_on_each_host(hosts: Hosts, tmp_pa
         where = {"LocationConstraint": "us-west-2"}
         s3.create_bucket(Bucket="bucket", CreateBucketConfiguration=where)
         assert hosts.failures(root="s3://bucket/out") == []
-        assert s3.list_objects_v2(Bucket="bucket")["KeyCount"] == 0
+        # pyarrow leaves a marker of the folder.
+        left = [each["Key"] for each in s3.list_objects_v2(Bucket="bucket").get("Contents", [])]
+        assert left in ([], ["out/"])
         [(what, found)] = hosts.failures(root="s3://another/out")
         assert (what, f"{ADDRESSES[0]} cannot write to s3://another/out" in found) == (
             "storage",
