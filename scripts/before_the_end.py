@@ -30,6 +30,8 @@ _LOOK_S = 0.5
 _ASK_S = 5.0
 """As AWS recommends; its notice comes two minutes ahead."""
 
+_RAY_S = 30.0
+
 # A proxy of the environment is for the world, not for the machine's own metadata.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -88,27 +90,39 @@ def leave() -> None:
     for raylet in processes(re.compile(r"\S*/raylet ")).values():
         drain(raylet)
     # A trial with workers only drives them: it must not end before they have their checkpoint.
-    told = processes(WORKERS) or processes(TRIALS)
-    for process in told:
-        try:
-            os.kill(process, signal.SIGTERM)
-        except ProcessLookupError:
-            continue
+    told = {process for process in processes(WORKERS) or processes(TRIALS) if tell(process)}
     say(f"told {len(told)} to write a checkpoint")
     titles = re.compile(f"{WORKERS.pattern}|{TRIALS.pattern}")
-    while told.keys() & processes(titles).keys():
+    while told & processes(titles).keys():
         time.sleep(_LOOK_S)
     say(f"they have left after {time.monotonic() - begun:.1f} s; ray stop")
-    subprocess.run(["ray", "stop"], check=False)
+    ray("stop")
+
+
+def tell(process: int) -> bool:
+    """Sends SIGTERM; whether the process is there and ours."""
+    try:
+        os.kill(process, signal.SIGTERM)
+    except OSError:
+        return False
+    return True
 
 
 def drain(raylet: str) -> None:
     """Has Ray start nothing more on the node of this raylet; what runs there runs on."""
-    facts = dict(re.findall(r"--(node_id|gcs-address)=(\S+)", raylet))
-    command = ["ray", "drain-node", "--address", facts["gcs-address"]]
-    command += ["--node-id", facts["node_id"], "--reason", "DRAIN_NODE_REASON_PREEMPTION"]
-    # If it fails, a trial that has left may come back here, for nothing.
-    subprocess.run([*command, "--reason-message", "this host will end"], check=False)
+    options = {"node_id": "--node-id", "gcs-address": "--address"}
+    found = re.findall(r"--(node_id|gcs-address)=(\S+)", raylet)
+    where = [f"{options[name]}={value}" for name, value in found]
+    why = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "this host will end"]
+    ray("drain-node", *where, *why)
+
+
+def ray(*words: str) -> None:
+    """Runs a command of Ray's; one that fails is no reason not to tell what trains."""
+    try:
+        subprocess.run(["ray", *words], timeout=_RAY_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        say(str(error))
 
 
 def processes(command: re.Pattern[str]) -> dict[int, str]:
