@@ -125,8 +125,9 @@ def _do_write(path, text):
 
 
 def _do_read(path, text):
-    why = "the file is not there"
-    for _ in range(20):  # a network file system may show a new file a moment later
+    end = time.monotonic() + 5  # a network file system may show a new file a moment later
+    while True:
+        why = "the file is not there"
         try:
             if _read(path) == text:
                 return {"error": ""}
@@ -134,8 +135,9 @@ def _do_read(path, text):
             pass
         except (OSError, ImportError, ValueError) as error:
             why = _said(error)
+        if time.monotonic() > end:
+            return {"error": why}
         time.sleep(0.25)
-    return {"error": why}
 
 
 def _do_remove(path):
