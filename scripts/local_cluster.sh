@@ -293,18 +293,26 @@ links() { ip -o link | grep -oE " $name-(v[0-9]+|br)\\b" || true; }
 
 cgroups() { find /sys/fs/cgroup /sys/fs/cgroup/memory /sys/fs/cgroup/cpu -maxdepth 1 -name "$name-h[0-9]*" 2>/dev/null || true; }
 
-processes() {
+inodes() { # of the network namespaces: their processes have them, also when the names are gone
   local namespace
-  for namespace in $(namespaces); do ip netns pids "$namespace"; done
+  for namespace in $(namespaces); do stat -Lc %i "/run/netns/$namespace"; done
+}
+
+processes() { # processes INODE...: the ids of those that live in these network namespaces
+  local inode
+  for inode in "$@"; do
+    find /proc/[0-9]*/ns/net -maxdepth 0 -lname "net:\[$inode\]" 2>/dev/null | cut -d/ -f3 || true
+  done
 }
 
 down() {
   require
-  local socket process namespace link group tries left
+  local socket namespaces_were process namespace link group tries left
   socket=$(control_socket)
-  for process in $(processes); do kill -9 "$process" 2>/dev/null || true; done
-  for tries in $(seq 100); do
-    [ -n "$(processes)" ] || break
+  namespaces_were=$(inodes)
+  for tries in $(seq 100); do # again and again: one may have started another meanwhile
+    [ -n "$(processes $namespaces_were)" ] || break
+    for process in $(processes $namespaces_were); do kill -9 "$process" 2>/dev/null || true; done
     sleep 0.1
   done
   for namespace in $(namespaces); do ip netns del "$namespace"; done
@@ -322,7 +330,7 @@ down() {
   rm -rf "$(control_socket)"
   rmdir "$(dirname "$(control_socket)")" 2>/dev/null || true
   rm -rf "$dir"
-  left=$(processes && namespaces && links && cgroups && find "$dir" "$(control_socket)" -maxdepth 0 2>/dev/null) || true
+  left=$(processes $namespaces_were && namespaces && links && cgroups && find "$dir" "$(control_socket)" -maxdepth 0 2>/dev/null) || true
   if [ -n "$left" ]; then
     echo "error: left behind:" $left >&2
     exit 1

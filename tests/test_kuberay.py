@@ -54,11 +54,27 @@ def test_every_pod_mounts_the_volume_that_many_nodes_may_write_to(documents: dic
     claim = documents["PersistentVolumeClaim"]
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
     for pod in pods(documents["RayCluster"]):
-        [volume] = pod["volumes"]
+        [volume] = [each for each in pod["volumes"] if "persistentVolumeClaim" in each]
         assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
-        assert pod["containers"][0]["volumeMounts"] == [
-            {"name": volume["name"], "mountPath": "/shared"}
-        ]
+        mounts = {each["name"]: each["mountPath"] for each in pod["containers"][0]["volumeMounts"]}
+        assert mounts[volume["name"]] == "/shared"
+
+
+def test_a_worker_that_is_taken_away_runs_the_script_that_waits_for_checkpoints(
+    documents: dict[str, Any],
+):
+    _, worker = pods(documents["RayCluster"])
+    command = worker["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+    assert command == ["python", "/scripts/before_the_end.py"]
+    assert worker["terminationGracePeriodSeconds"] >= 120
+    scripts = documents["ConfigMap"]
+    [volume] = [each for each in worker["volumes"] if "configMap" in each]
+    assert volume["configMap"]["name"] == scripts["metadata"]["name"]
+    assert {"name": volume["name"], "mountPath": "/scripts"} in worker["containers"][0][
+        "volumeMounts"
+    ]
+    written = (ROOT / "scripts" / "before_the_end.py").read_text()
+    assert scripts["data"] == {"before_the_end.py": written}
 
 
 def test_values_of_start_parameters_and_variables_are_text(documents: dict[str, Any]):

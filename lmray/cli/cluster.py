@@ -16,7 +16,8 @@ def check(
     root: Annotated[
         str,
         typer.Option(
-            envvar="LMRAY_ROOT", help="Folder that all nodes must share; tried by a probe file."
+            envvar="LMRAY_ROOT",
+            help="Folder or URL that all nodes must share; tried by a probe file.",
         ),
     ] = "",
     json: Json = False,
@@ -24,8 +25,8 @@ def check(
     """Look for what would make `ray up` or a sweep fail, before anything costs money; 3 if so.
 
     The YAML by Ray's schema, what it opens to the world, token and ssh key; then, on each host a
-    provider of type local names: ssh, versions of Python, Ray and lmray, clock, GPUs, ports,
-    shared storage. Nothing is started.
+    provider of type local names: ssh, token, versions of Python, Ray and what computes, clock,
+    GPUs, ports between the hosts, shared storage. Nothing is started.
     """
     import lmray.distributed  # noqa: F401 - sets Ray's environment
     from lmray.cli.show import err, out, result

@@ -105,7 +105,7 @@ def _work(config: dict[str, Any]) -> None:
 
     asks, interrupted = config["asks"], config["interrupted"]
     # Each worker reads the same verdict, for Ray Train lets none go on until all have reported.
-    verdicts = Verdicts(remote.cached(asks["ledger"]), asks["id"], asks["levels"], tell)
+    verdicts = Verdicts(remote.cached(asks["ledger"]), asks["id"], asks["levels"], tell, given)
     splits, runs = open_splits(run.data.tokens), remote.cached(config["runs"])
     first = ray.train.get_context().get_world_rank() == 0
     if first:

@@ -49,7 +49,7 @@ def job(config: dict[str, Any]) -> None:
         return
     wait_for_predecessor(directory)
     remote.refresh(directory.path)
-    verdicts = Verdicts(remote.cached(spec["ledger"]), spec["id"], spec["levels"], _tell)
+    verdicts = Verdicts(remote.cached(spec["ledger"]), spec["id"], spec["levels"], _tell, given)
     for record in directory.records("validation"):
         verdicts(record)
     if not verdicts.interrupted():

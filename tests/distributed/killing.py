@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,18 @@ def write_space(file: Path, space: Space) -> None:
 class Driver:
     """`lmray sweep run` on one place, so that only one order of completion is possible.
 
-    Or on as many as Ray is told there are; the GPUs need not exist.
+    Or on as many as Ray is told there are; the GPUs need not exist. `within` are words before the
+    command that make its surroundings.
     """
 
     def __init__(
-        self, space: Space, root: Path, *options: str, cpus: int = 1, gpus: int = 0
+        self,
+        space: Space,
+        root: Path,
+        *options: str,
+        cpus: int = 1,
+        gpus: int = 0,
+        within: Sequence[str] = (),
     ) -> None:
         file = root / "killed.py"
         write_space(file, space)
@@ -63,7 +71,7 @@ class Driver:
         }
         environment.pop("RAY_ADDRESS", None)
         words = ("sweep", "run", str(file), "--root", str(root), *options)
-        command = [sys.executable, "-c", _MAIN, str(cpus), str(gpus), *words]
+        command = [*within, sys.executable, "-c", _MAIN, str(cpus), str(gpus), *words]
         self._log = (root / "driver.log").open("ab")
         self.process = subprocess.Popen(
             command, env=environment, stdout=self._log, stderr=self._log, start_new_session=True

@@ -50,7 +50,8 @@ def made_group(address: str, code: int = 0) -> str:
 
 
 def filled_in(path: Path, group: str) -> Path:
-    path.write_text((ROOT / "cluster.yaml").read_text().replace("sg-FILL-IN", group))
+    text = (ROOT / "cluster.yaml").read_text().replace("sg-FILL-IN", group)
+    path.write_text(text.replace("FILL-IN-head", "head").replace("FILL-IN-worker", "worker"))
     return path
 
 
@@ -88,10 +89,11 @@ def test_the_check_names_a_group_that_the_world_may_enter(aws: dict[str, str], t
     assert "AWS did not say what sg-0123456789abcdef0 open" in unknown
 
 
-def test_ray_up_makes_key_role_and_head_as_the_yaml_says_and_goes_to_it_by_ssh(
+def test_ray_up_makes_key_and_head_as_the_yaml_says_and_goes_to_it_by_ssh(
     aws: dict[str, str], tmp_path: Path
 ):
     group = made_group("203.0.113.7/32")
+    client("iam").create_instance_profile(InstanceProfileName="head")
     groups_before = len(client("ec2").describe_security_groups()["SecurityGroups"])
     home, path = tmp_path / "home", filled_in(tmp_path / "cluster.yaml", group)
     (home / ".ray").mkdir(parents=True)
@@ -138,13 +140,11 @@ def test_ray_up_makes_key_role_and_head_as_the_yaml_says_and_goes_to_it_by_ssh(
     assert (volume["Size"], volume["VolumeType"]) == (200, "gp3")
     tags = {tag["Key"]: tag["Value"] for tag in head["Tags"]}
     assert (tags["ray-cluster-name"], tags["ray-node-type"]) == ("lmray", "head")
-    assert head["IamInstanceProfile"]["Arn"].endswith("ray-autoscaler-v1")
+    assert head["IamInstanceProfile"]["Arn"].endswith("instance-profile/head")
     [key] = client("ec2").describe_key_pairs()["KeyPairs"]
     assert head["KeyName"] == key["KeyName"]
-    assert [role["RoleName"] for role in client("iam").list_roles()["Roles"]] == [
-        "ray-autoscaler-v1"
-    ]
-    # Ray made no group besides.
+    # Ray made neither a role nor a group besides.
+    assert client("iam").list_roles()["Roles"] == []
     assert len(client("ec2").describe_security_groups()["SecurityGroups"]) == groups_before
     arguments = called.read_text()
     assert f"{key['KeyName']}.pem" in arguments

@@ -173,11 +173,24 @@ def test_hosts_that_cannot_reach_the_head_are_named(hosts: LocalCluster):
     route = ["ip", "-n", "lmrayt-h3", "route"]
     subprocess.run([*route, "add", "blackhole", "10.78.0.11/32"], check=True)
     try:
-        [(what, found)] = failures(hosts)
+        found = failures(hosts)
     finally:
         subprocess.run([*route, "del", "blackhole", "10.78.0.11/32"], check=True)
-    assert what == "ports"
-    assert "10.78.0.13 cannot reach 10.78.0.11 port 6379" in found
+    assert [what for what, _ in found] == ["ports", "ports"]
+    assert "10.78.0.11 cannot reach 10.78.0.13 port" in found[0][1]
+    assert "10.78.0.13 cannot reach 10.78.0.11 port 6379" in found[1][1]
+
+
+def test_workers_that_cannot_reach_each_other_are_named(hosts: LocalCluster):
+    route = ["ip", "-n", "lmrayt-h3", "route"]
+    subprocess.run([*route, "add", "blackhole", "10.78.0.12/32"], check=True)
+    try:
+        found = failures(hosts)
+    finally:
+        subprocess.run([*route, "del", "blackhole", "10.78.0.12/32"], check=True)
+    assert [what for what, _ in found] == ["ports", "ports"]
+    assert "10.78.0.12 cannot reach 10.78.0.13 port" in found[0][1]
+    assert "10.78.0.13 cannot reach 10.78.0.12 port" in found[1][1]
 
 
 def test_a_root_that_is_not_shared_is_named(hosts: LocalCluster):

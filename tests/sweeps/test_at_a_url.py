@@ -44,6 +44,15 @@ def test_a_trial_on_another_node_reads_its_verdict(
     assert read_events(nodes["trial"] / "ledger.jsonl") == ledger.events()
 
 
+def test_a_trial_that_is_told_that_it_will_end_waits_for_no_verdict(tmp_path: Path):
+    ledger, told = Ledger(tmp_path / "ledger.jsonl"), []
+    ledger.append("started", "t", name="t")
+    verdicts = Verdicts(tmp_path / "ledger.jsonl", "t", [64], told.append, lambda: bool(told))
+    verdicts({"kind": "validation", "scope": "prefix", "tokens": 64})
+    assert [record["tokens"] for record in told] == [64]
+    assert not verdicts.interrupted()
+
+
 def test_a_wish_to_stop_reaches_trials_on_other_nodes_until_the_sweep_begins_again(
     nodes: dict[str, Path],
 ):

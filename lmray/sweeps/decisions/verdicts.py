@@ -7,6 +7,7 @@ from typing import Any
 
 from lmray import remote
 from lmray.sweeps.ledger import read_events
+from lmray.training.loop import never
 
 _PATIENCE_S = (0.02, 0.05, 0.1, 0.2, 0.5)
 """How long to wait before looking into the ledger again; the last one for ever."""
@@ -26,11 +27,16 @@ class Verdicts:
         trial: str,
         levels: Sequence[int],
         tell: Callable[[dict[str, Any]], None],
+        told: Callable[[], bool] = never,
     ) -> None:
-        """`tell` brings a record to whoever writes the ledger."""
+        """`tell` brings a record to whoever writes the ledger.
+
+        Once the process was `told` that it will end, it waits for no verdict: its next life asks.
+        """
         self._ledger = ledger
         self._trial = trial
         self._tell = tell
+        self._told = told
         judged = self._found() if levels else {}
         self._open = [level for level in levels if level not in judged]
         self._leaves = False
@@ -46,6 +52,8 @@ class Verdicts:
         self._tell(record)
         attempt = 0
         while (verdict := self._found().get(level)) is None:
+            if self._told():
+                return
             time.sleep(_PATIENCE_S[min(attempt, len(_PATIENCE_S) - 1)])
             attempt += 1
         self._leaves = verdict != "rung"
