@@ -14,10 +14,10 @@ import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import nn
 
-from lmray.model import cross_entropy
 from lmray.progress import Progress, silent
 from lmray.training.accumulation import Room, parts
 from lmray.training.bootstrap import ratio_intervals
+from lmray.training.chunked_loss import token_losses
 from lmray.training.measured import finite
 from lmray.training.windows import Windows, plan
 
@@ -180,7 +180,7 @@ class _Sums:
 
         def losses_of(micro_batch: int) -> Float[torch.Tensor, "B T"]:
             each = [
-                cross_entropy(model(inputs[rows]), targets[rows], reduction="none")
+                token_losses(model(inputs[rows]), targets[rows])
                 for rows in parts(windows.count, micro_batch)
             ]
             return torch.cat(each)

@@ -31,6 +31,9 @@ from lmray.training.sharing import SHARES, Loss, SharedBackward, backward
 _LOOKED_AT = 4
 """Sequences whose attention logits are recorded."""
 
+_AGREES_EVERY = 8
+"""Steps after which several workers ask each other, for which they wait for their devices."""
+
 
 class Worker:
     """One process's model, optimizer and part of each batch."""
@@ -42,6 +45,8 @@ class Worker:
         self.device = resolve_device(run.execution.device)
         self.waits = self.device.type == "cpu"
         """Whether a step's numbers are there when it returns; a GPU is not waited for."""
+        self.agrees_every = 1 if self.world == 1 else _AGREES_EVERY
+        """Steps from one question to all workers to the next, at most."""
         torch.manual_seed(run.seed)
         self.model = TransformerLM.from_config(run.model).to(self.device)
         prepare(self.model, run.optim.precision)
