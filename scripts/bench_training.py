@@ -42,6 +42,7 @@ from lmray.machine import freed_memory_kept
 from lmray.model import TransformerLM
 from lmray.native import tensors
 from lmray.training import clip_gradient_norm
+from lmray.training.accumulation import Room
 from lmray.training.chunked_loss import mean_cross_entropy
 from lmray.training.compiling import compiled
 from lmray.training.device import available_cores
@@ -119,7 +120,7 @@ def compiled_lmray_step(run: Run) -> tuple[nn.Module, Step]:
     shared = SharedBackward(list(model.parameters()), torch.get_num_threads())
     shape = (run.sequences_per_step, run.model.context_length)
     asked = override(run, {"execution.compile": "default"})
-    forward, _ = compiled(model, asked, [shape], shared.in_turn)
+    forward, _ = compiled(model, asked, [shape], Room("auto"), shared.in_turn)
     return model, _lmray_step(run, model, forward, shared)
 
 

@@ -110,7 +110,7 @@ class Optim(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     """Decoupled decay per unit of learning rate."""
     no_decay: Literal["none", "norms", "norms+embeddings"] = "none"
-    """Parameters without weight decay: none of them, vectors (norms), or embeddings as well."""
+    """Parameters without weight decay: none, all but matrices (norms), or embeddings as well."""
     clip_norm: Annotated[float, Field(gt=0)] | Literal["none"] = 1.0
     """Largest global L2 norm a gradient keeps."""
 

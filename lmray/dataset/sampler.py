@@ -41,9 +41,13 @@ class BatchSampler:
 
         The parts of all ranks, in order, are the batch of a single one.
         """
-        starts = np.split(self.starts(step), world)[rank]
-        windows = np.stack([self.dataset.read(s, s + self.context_length + 1) for s in starts])
+        windows = self.windows(step, rank, world)
         return windows[:, :-1], windows[:, 1:]
+
+    def windows(self, step: int, rank: int = 0, world: int = 1) -> np.ndarray:
+        """The same as whole windows, (batch_size / world, context_length + 1)."""
+        starts = np.split(self.starts(step), world)[rank]
+        return np.stack([self.dataset.read(s, s + self.context_length + 1) for s in starts])
 
 
 def get_batch(

@@ -45,7 +45,7 @@ class _GatedSilu(torch.autograd.Function):
         ctx: Any, gate: Float[Tensor, "..."], value: Float[Tensor, "..."]
     ) -> Float[Tensor, "..."]:
         ctx.save_for_backward(gate, value)
-        if tensors.usable(gate, value):
+        if gate.shape == value.shape and tensors.usable(gate, value):
             gate, value = gate.contiguous(), value.contiguous()
             out = torch.empty_like(gate)
             given, kernel = tensors.addresses(gate, value, out), kernels().gate
@@ -62,7 +62,7 @@ class _GatedSilu(torch.autograd.Function):
             sigmoid = gate.sigmoid()
             slope = sigmoid * (1 + gate * (1 - sigmoid))
             return grad * value * slope, grad * gate * sigmoid
-        if tensors.usable(grad, gate, value):
+        if gate.shape == value.shape and tensors.usable(grad, gate, value):
             grad, gate, value = grad.contiguous(), gate.contiguous(), value.contiguous()
             grads = torch.empty_like(gate), torch.empty_like(gate)
             given = tensors.addresses(grad, gate, value, *grads)

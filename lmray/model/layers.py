@@ -100,7 +100,7 @@ class _RMSNorm(torch.autograd.Function):
     def forward(
         ctx: Any, x: Float[Tensor, "... D"], gain: Float[Tensor, " D"], eps: float
     ) -> Float[Tensor, "... D"]:
-        if tensors.usable(x, gain):
+        if gain.shape == x.shape[-1:] and tensors.usable(x, gain):
             normalised, scale, out = _by_kernel(x, gain, eps)
             ctx.save_for_backward(normalised, scale, gain)
             return out
@@ -120,7 +120,8 @@ class _RMSNorm(torch.autograd.Function):
         if tensors.usable(grad, normalised, gain):
             return *_backward_by_kernel(grad, normalised, scale, gain), None
         product = grad * normalised
-        mean = (product @ gain.to(product.dtype)).unsqueeze(-1) / product.shape[-1]
+        # No matrix product: compiled under autocast, which rounds its factors, so is the backward.
+        mean = (product * gain).sum(-1, keepdim=True) / product.shape[-1]
         grad_x = (grad * gain).addcmul_(normalised, mean, value=-1).mul_(scale)
         grad_gain = product.reshape(-1, product.shape[-1]).sum(0).to(gain.dtype)
         return grad_x, grad_gain, None

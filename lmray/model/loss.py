@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lmray.errors import UsageError
 from lmray.model.native import kernels
 from lmray.native import tensors
 
@@ -23,7 +24,15 @@ def cross_entropy(
 
     Computed in fp32 (fp64 for fp64 logits) as logsumexp(logits) - logits[target] with the maximum
     taken out of both: finite and exact for logits of any size.
+
+    Raises UsageError for targets of another shape, and what torch's gather raises for an id outside
+    the vocabulary.
     """
+    if targets.shape != logits.shape[:-1]:
+        raise UsageError(
+            f"targets of shape {tuple(targets.shape)} are not one for each of the logits of shape "
+            f"{tuple(logits.shape)}; give them the shape {tuple(logits.shape[:-1])}"
+        )
     losses = _CrossEntropy.apply(
         logits.to(torch.promote_types(logits.dtype, torch.float32)), targets
     )
@@ -41,7 +50,7 @@ class _CrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Float[Tensor, "*batch V"], targets: Int[Tensor, "*batch"]
     ) -> Float[Tensor, "..."]:
-        if tensors.usable(logits):
+        if tensors.usable(logits) and _are_ids(targets, logits.shape[-1]):
             return _forward_by_kernel(ctx, logits.contiguous(), targets)
         targets = targets.unsqueeze(-1)
         maximum = logits.amax(-1, keepdim=True)
@@ -61,6 +70,17 @@ class _CrossEntropy(torch.autograd.Function):
         exponentials, total, targets = ctx.saved_tensors
         grad = grad_outputs[0].unsqueeze(-1)
         return (exponentials * (grad / total)).scatter_add_(-1, targets, -grad), None
+
+
+def _are_ids(targets: Tensor, vocab_size: int) -> bool:
+    """Whether these are places in a row, which a kernel does not ask before it goes there.
+
+    It takes 7 us for 2,048 of them, whose loss takes 26 ms at V = 10,000 (2 threads, 2026-11).
+    """
+    if targets.dtype != torch.int64 or targets.device.type != "cpu":
+        return False
+    lowest, highest = targets.aminmax()
+    return bool(lowest >= 0 and highest < vocab_size)
 
 
 def _forward_by_kernel(

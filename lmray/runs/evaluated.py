@@ -9,6 +9,7 @@ from lmray.errors import UsageError
 from lmray.progress import Progress, silent
 from lmray.runs.samples import SAMPLING, diversity
 from lmray.runs.trained import Trained, continue_text
+from lmray.training.accumulation import Room
 from lmray.training.evaluation import Validation, evaluate, intervals, perplexity
 from lmray.training.measured import finite
 from lmray.training.precision import autocast, prepare
@@ -43,6 +44,7 @@ def evaluate_trained(
             batch_size=run.sequences_per_step * run.model.context_length // context_length,
             max_tokens="all",
             device=trained.device,
+            room=Room(run.execution.micro_batch),
             stride=stride,
             progress=progress,
         )

@@ -34,7 +34,7 @@ def batches(
     next batch is read while one is computed.
     """
     if device.type == "cpu":
-        return lambda step: _read(samplers, step, rank, world)
+        return lambda step: _apart(_read(samplers, step, rank, world))
     dataset = samplers(0).dataset
     size = len(dataset) * _bytes_per_token(dataset)
     if size <= _SHARE_OF_MEMORY * torch.cuda.mem_get_info(device)[0]:
@@ -42,9 +42,12 @@ def batches(
     return PrefetchedBatches(samplers, device, rank, world)
 
 
-def _read(samplers: Samplers, step: int, rank: int, world: int) -> Batch:
-    inputs, targets = samplers(step).batch(step, rank, world)
-    return torch.from_numpy(inputs), torch.from_numpy(targets)
+def _read(samplers: Samplers, step: int, rank: int, world: int) -> Int[Tensor, "B T+1"]:
+    return torch.from_numpy(samplers(step).windows(step, rank, world))
+
+
+def _apart(windows: Int[Tensor, "B T+1"]) -> Batch:
+    return windows[:, :-1], windows[:, 1:]
 
 
 def _bytes_per_token(dataset: TokenDataset) -> int:
@@ -75,7 +78,7 @@ class ResidentBatches:
         positions = _to(torch.from_numpy(starts), self._tokens.device)
         offsets = torch.arange(sampler.context_length + 1, device=self._tokens.device)
         windows = self._tokens[positions.unsqueeze(1) + offsets].long() & self._mask
-        return windows[:, :-1], windows[:, 1:]
+        return _apart(windows)
 
 
 class PrefetchedBatches:
@@ -86,20 +89,19 @@ class PrefetchedBatches:
         self._samplers, self._device = samplers, device
         self._rank, self._world = rank, world
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="lmray-batches")
-        self._ahead: dict[int, Future[Batch]] = {}
+        self._ahead: dict[int, Future[Tensor]] = {}
 
-    def _load(self, step: int) -> Batch:
-        inputs, targets = _read(self._samplers, step, self._rank, self._world)
-        if self._device.type == "cuda":
-            return inputs.pin_memory(), targets.pin_memory()
-        return inputs, targets
+    def _load(self, step: int) -> Int[Tensor, "B T+1"]:
+        # Whole windows, one behind the other: what has gaps is copied by way of other memory, for
+        # which the device is waited for.
+        windows = _read(self._samplers, step, self._rank, self._world)
+        return windows.pin_memory() if self._device.type == "cuda" else windows
 
     def __call__(self, step: int) -> Batch:
         """Waits for the batch if it is not there yet; errors of the thread are raised here."""
         future = self._ahead.pop(step, None) or self._thread.submit(self._load, step)
         self._ahead = {step + 1: self._thread.submit(self._load, step + 1)}
-        inputs, targets = future.result()
-        return _to(inputs, self._device), _to(targets, self._device)
+        return _apart(_to(future.result(), self._device))
 
 
 def _to(tensor: Tensor, device: torch.device) -> Tensor:

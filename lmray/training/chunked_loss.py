@@ -1,4 +1,4 @@
-"""Cross-entropy of low-precision logits, in fp32 a part at a time.
+"""Cross-entropy a part at a time, where lmray.model's has no kernel for it.
 
 Letters of shapes: N targets, V vocabulary size.
 """
@@ -19,15 +19,24 @@ _CHUNK = 1 << 24
 def mean_cross_entropy(
     logits: Float[Tensor, "*batch V"], targets: Int[Tensor, "*batch"]
 ) -> Float[Tensor, ""]:
-    """The mean of lmray.model.cross_entropy.
+    """The mean of `token_losses`."""
+    return token_losses(logits, targets).mean()
 
-    fp32 logits go there. Of others no fp32 copy is ever whole: the rows' log-sum-exps are kept, and
-    the gradient is made from them in the logits' own precision.
+
+def token_losses(
+    logits: Float[Tensor, "*batch V"], targets: Int[Tensor, "*batch"]
+) -> Float[Tensor, "*batch"]:
+    """Each target's lmray.model.cross_entropy, in fp32.
+
+    A CPU's fp32 logits and fp64 ones go there. Of others nothing in fp32 is ever as large as the
+    logits but, where these are fp32, the gradient: the rows' log-sum-exps are kept, and it is made
+    from them in the logits' own precision.
     """
-    if logits.dtype in (torch.float32, torch.float64):
-        return cross_entropy(logits, targets)
+    if logits.dtype == torch.float64 or (logits.dtype == torch.float32 and not logits.is_cuda):
+        return cross_entropy(logits, targets, reduction="none")
     flat = logits.reshape(-1, logits.shape[-1])
-    return _ChunkedCrossEntropy.apply(flat, targets.reshape(-1), _CHUNK).mean()
+    losses = _ChunkedCrossEntropy.apply(flat, targets.reshape(-1), _CHUNK)
+    return losses.view(targets.shape)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -51,6 +60,6 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         for into, part, target, total, scale in zip(
             *pieces, grad_outputs[0].split(ctx.rows), strict=True
         ):
-            softmax = part.float().sub_(total.unsqueeze(-1)).exp_().mul_(scale.unsqueeze(-1))
+            softmax = (part - total.unsqueeze(-1)).exp_().mul_(scale.unsqueeze(-1))
             into.copy_(softmax.scatter_add_(-1, target.unsqueeze(-1), -scale.unsqueeze(-1)))
         return grad, None, None

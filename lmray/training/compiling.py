@@ -1,7 +1,7 @@
 """The model as execution.compile has it, ready before the first step."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -10,9 +10,17 @@ from torch import Tensor
 from lmray.config import Run
 from lmray.errors import PreflightError
 from lmray.model import TransformerLM
+from lmray.training.accumulation import Room, parts
 from lmray.training.chunked_loss import mean_cross_entropy
 from lmray.training.precision import autocast
-from lmray.training.sharing import SHARES, Loss
+from lmray.training.sharing import Loss
+
+_MODES = {"default": "default", "max-autotune": "max-autotune-no-cudagraphs"}
+"""torch's names. Its CUDA graphs own what they return: gradients of one part would be overwritten
+by those of the next."""
+
+_MOST = 1024
+"""Shapes that may be compiled; ramps, parts and halves make some tens of them."""
 
 Forward = Callable[[Int[Tensor, "B T"]], Float[Tensor, "B T V"]]
 
@@ -20,14 +28,16 @@ Forward = Callable[[Int[Tensor, "B T"]], Float[Tensor, "B T V"]]
 def compiled(
     model: TransformerLM,
     run: Run,
-    shapes: Iterable[tuple[int, int]],
+    shapes: Sequence[tuple[int, int]],
+    room: Room,
     backward: Callable[[Loss, slice], object],
 ) -> tuple[Forward, float]:
     """The model to train with and the seconds that compiling took, 0 where it is off.
 
-    torch compiles for each shape (sequences, length) when it first comes, forward and backward; so
-    the gradient of a batch of zeros is computed for each of them, by `backward` as in training, and
-    dropped. Raises PreflightError on a CPU without a C++ compiler.
+    torch compiles for each shape when it first comes, forward and backward; so for batches of
+    `shapes` (sequences, length) the gradient of zeros in each size that their parts have is
+    computed, by `backward` as in training, and dropped. Where there is no `room`, parts become
+    smaller. Raises PreflightError on a CPU without a C++ compiler.
     """
     mode = run.execution.compile
     if mode == "off":
@@ -36,23 +46,38 @@ def compiled(
     device = next(model.parameters()).device
     if device.type == "cpu":
         _refuse_without_compiler(mode)
-    forward = torch.compile(model, mode=mode, dynamic=False)
-    different = set(shapes)
-    # Beyond its limit torch would go on without compiling.
-    limit = torch._dynamo.config.recompile_limit
-    torch._dynamo.config.recompile_limit = max(limit, 2 * SHARES * len(different))
-    for shape in different:
-        ids = torch.zeros(shape, dtype=torch.int64, device=device)
+    torch._dynamo.reset()  # what this process compiled of other models counts as well
+    # Beyond its limits, of one function and of all, torch would go on without compiling.
+    torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = _MOST
+    forward = torch.compile(model, mode=_MODES[mode], dynamic=False)
 
-        def loss(rows: slice, ids: Tensor = ids) -> Tensor:
-            with autocast(run.optim.precision, device):
-                return mean_cross_entropy(forward(ids[rows]), ids[rows])
+    def compile_parts(micro_batch: int) -> None:
+        model.zero_grad(set_to_none=True)
+        for size in part_sizes(shapes, micro_batch):
+            ids = torch.zeros(size, dtype=torch.int64, device=device)
 
-        backward(loss, slice(0, len(ids)))
+            def loss(rows: slice, ids: Tensor = ids) -> Tensor:
+                with autocast(run.optim.precision, device):
+                    return mean_cross_entropy(forward(ids[rows]), ids[rows])
+
+            backward(loss, slice(0, len(ids)))
+
+    room.fitting(compile_parts, max(sequences for sequences, _ in shapes))
     model.zero_grad(set_to_none=True)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return forward, time.perf_counter() - begun
+
+
+def part_sizes(shapes: Iterable[tuple[int, int]], micro_batch: int) -> list[tuple[int, int]]:
+    """The different shapes of the parts that batches of these are computed in, in their order."""
+    return list(
+        dict.fromkeys(
+            (rows.stop - rows.start, length)
+            for sequences, length in shapes
+            for rows in parts(sequences, micro_batch)
+        )
+    )
 
 
 def _refuse_without_compiler(mode: str) -> None:

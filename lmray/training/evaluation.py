@@ -12,12 +12,12 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import nn
 
-from lmray.model import cross_entropy
 from lmray.progress import Progress, silent
-from lmray.training.accumulation import fitting, parts
+from lmray.training.accumulation import Room, parts
 from lmray.training.bootstrap import ratio_intervals
+from lmray.training.chunked_loss import token_losses
 from lmray.training.measured import finite
 from lmray.training.windows import Windows, plan
 
@@ -74,6 +74,7 @@ def evaluate(
     batch_size: int,
     max_tokens: int | Literal["all"],
     device: torch.device | str,
+    room: Room,
     stride: int | Literal["disjoint"] = "disjoint",
     progress: Progress = silent,
 ) -> Validation:
@@ -81,10 +82,10 @@ def evaluate(
 
     "all" scores every token but the first exactly once, in a shorter last window where need be; a
     number scores the first floor(max_tokens / T) full windows, as many as there are. With a
-    `stride` windows overlap, see `plan`. A batch that the device has no memory for is computed in
-    parts. Sums are in fp64. Under torch.distributed every rank calls
-    this, takes each world-size-th batch and returns the same numbers; `model` is then the bare
-    module, since ranks may differ by one forward pass.
+    `stride` windows overlap, see `plan`. Sums are in fp64. Where there is no `room` for a batch of
+    windows it is computed in parts. Under torch.distributed every rank calls this, takes each
+    world-size-th batch and returns the same numbers; `model` is then the bare module, since ranks
+    may differ by one forward pass.
 
     Raises UsageError and PreflightError as `plan`.
     """
@@ -102,7 +103,7 @@ def evaluate(
     try:
         with torch.no_grad():
             for windows in batches[rank::world]:
-                sums.add(model, windows)
+                sums.add(model, windows, room)
                 progress("evaluate", windows.stop - 1, batches[-1].stop - 1, "tokens")
     finally:
         model.train(was_training)
@@ -159,8 +160,6 @@ class _Sums:
     def __init__(self, dataset: Tokens, context_length: int, device: torch.device | str) -> None:
         self._dataset = dataset
         self._device = device
-        self._room: float = math.inf
-        """Windows that may be computed at once; fewer once memory has run out."""
         # What follows the last end belongs to the last document, as does all where there is none.
         self._borders = dataset.document_ends[:-1].astype(np.int64)
         documents = len(self._borders) + 1
@@ -171,7 +170,7 @@ class _Sums:
         # nats, targets and bytes; the latter are exact in fp64 up to 2^53
         self._by_document = by_document.view(3, documents)
 
-    def add(self, model: nn.Module, windows: Windows) -> None:
+    def add(self, model: nn.Module, windows: Windows, room: Room) -> None:
         """Scores windows and adds what they yield."""
         ids = self._dataset.read(windows.start, windows.stop)
         inputs, targets = (
@@ -179,16 +178,14 @@ class _Sums:
             for part in (ids[:-1], ids[1:])  # (B, T)
         )
 
-        def scored(at_once: int) -> Float[Tensor, "B T"]:
-            rows = parts(len(inputs), at_once)
-            each = [cross_entropy(model(inputs[r]), targets[r], reduction="none") for r in rows]
+        def losses_of(micro_batch: int) -> Float[torch.Tensor, "B T"]:
+            each = [
+                token_losses(model(inputs[rows]), targets[rows])
+                for rows in parts(windows.count, micro_batch)
+            ]
             return torch.cat(each)
 
-        tried = int(min(len(inputs), self._room))
-        losses, fits = fitting(scored, tried)
-        if fits < tried:
-            self._room = fits
-        losses = losses[:, windows.skipped :]
+        losses = room.fitting(losses_of, windows.count)[:, windows.skipped :]
         self._nats += losses.sum(dtype=torch.float64)
         self._by_position[windows.skipped : windows.length] += losses.sum(0, dtype=torch.float64)
         scored = ids[windows.first_target - windows.start :]

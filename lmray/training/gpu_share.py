@@ -50,7 +50,8 @@ def keep_to_share(execution: Execution) -> None:
             f"execution.gpu_share={execution.gpu_share:g} of a GPU of {total / GB:.3g} GB leaves "
             f"nothing beside the {CONTEXT_BYTES / GB:.3g} GB set aside for CUDA; raise it"
         )
-    torch.cuda.set_per_process_memory_fraction(fits / total, device)
+    # Of the current device, which "cuda" is: torch takes here no device without an index.
+    torch.cuda.set_per_process_memory_fraction(fits / total)
 
 
 def check_share(execution: Execution, needed: int) -> None:

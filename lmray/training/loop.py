@@ -210,7 +210,7 @@ def _train(
             last = meter.ends(step, elapsed())
         if last:
             validate("all")
-        stop = worker.agree(interrupted())
+        stop = (asks or step % worker.agrees_every == 0) and worker.agree(interrupted())
         # What diverged unseen before the stop is not saved: the next life will meet it again.
         if last or saves or (stop and window.first_diverged() is None):
             with clock.paused_rate():

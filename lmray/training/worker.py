@@ -15,7 +15,7 @@ from lmray.config import Run
 from lmray.dataset import BatchSampler, Splits
 from lmray.model import TransformerLM, max_attention_logits
 from lmray.model.native import kernels
-from lmray.training.accumulation import fitting, parts
+from lmray.training.accumulation import Room, parts
 from lmray.training.batches import batches
 from lmray.training.chunked_loss import mean_cross_entropy
 from lmray.training.clipping import clip_gradient_norm
@@ -31,6 +31,9 @@ from lmray.training.sharing import SHARES, Loss, SharedBackward, backward
 _LOOKED_AT = 4
 """Sequences whose attention logits are recorded."""
 
+_AGREES_EVERY = 8
+"""Steps after which several workers ask each other, for which they wait for their devices."""
+
 
 class Worker:
     """One process's model, optimizer and part of each batch."""
@@ -42,6 +45,8 @@ class Worker:
         self.device = resolve_device(run.execution.device)
         self.waits = self.device.type == "cpu"
         """Whether a step's numbers are there when it returns; a GPU is not waited for."""
+        self.agrees_every = 1 if self.world == 1 else _AGREES_EVERY
+        """Steps from one question to all workers to the next, at most."""
         torch.manual_seed(run.seed)
         self.model = TransformerLM.from_config(run.model).to(self.device)
         prepare(self.model, run.optim.precision)
@@ -56,15 +61,9 @@ class Worker:
         self._batch = batches(
             lambda step: samplers[schedule.shape(step)], self.device, self.rank, self.world
         )
-        asked = run.execution.micro_batch
-        self._room: float = math.inf if asked == "auto" else asked
-        """Sequences that may be computed at once; fewer once memory has run out."""
+        self._room = Room(run.execution.micro_batch)
         # In the order in which batches have them.
-        shapes = [
-            (self._fitting(shape.sequences // self.world), shape.length) for shape in samplers
-        ]
-        self.micro_batch = shapes[0][0]
-        """Sequences computed at once in the last step."""
+        shapes = [(shape.sequences // self.world, shape.length) for shape in samplers]
         threads = torch.get_num_threads()
         self._backward: Callable[[Loss, slice], Tensor] = backward
         first_backward: Callable[[Loss, slice], object] = backward
@@ -73,10 +72,11 @@ class Worker:
         if self.device.type == "cpu" and threads >= SHARES:
             shared = SharedBackward(list(self.model.parameters()), threads)
             self._backward, first_backward = shared, shared.in_turn
-        self._forward, self.compile_seconds = compiled(self.model, run, shapes, first_backward)
-
-    def _fitting(self, sequences: int) -> int:
-        return int(min(sequences, self._room))
+        self._forward, self.compile_seconds = compiled(
+            self.model, run, shapes, self._room, first_backward
+        )
+        self.micro_batch = self._room.at_once(shapes[0][0])
+        """Sequences computed at once in the last step."""
 
     def take_step(self, step: int, lr: float, *, compares: bool) -> Taken:
         """Computes the gradient of the global batch and, unless it has diverged, one update.
@@ -89,20 +89,18 @@ class Worker:
         run = self.run
         begun = time.perf_counter()
         inputs, targets = self._batch(step)
-        inputs = inputs.contiguous()  # as _compiled had them: other strides are compiled anew
+        inputs = inputs.contiguous()  # as `compiled` had them: other strides are compiled anew
         waited = time.perf_counter() - begun
-        tried = self._fitting(len(inputs))
-        loss, self.micro_batch = fitting(
-            lambda micro_batch: self._gradient(inputs, targets, micro_batch), tried
+        loss = self._room.fitting(
+            lambda micro_batch: self._gradient(inputs, targets, micro_batch), len(inputs)
         )
-        if self.micro_batch < tried:
-            self._room = self.micro_batch
+        self.micro_batch = self._room.at_once(len(inputs))
         loss = self._average(loss)
         limit = math.inf if run.optim.clip_norm == "none" else run.optim.clip_norm
         norm = clip_gradient_norm(self.model.parameters(), limit).to(loss)
         taken = Taken(step + 1, lr, torch.stack((loss, norm)), waited)
         if compares:
-            largest = self._max_attention_logit(inputs)
+            largest = self._max_attention_logit(inputs[:_LOOKED_AT])
             taken = dataclasses.replace(taken, max_attention_logit=largest)
         if self.waits and measure([taken], run)[0].diverged:
             return taken
@@ -117,8 +115,15 @@ class Worker:
         return dataclasses.replace(taken, update_ratio=relative_change(before, weights))
 
     def _max_attention_logit(self, inputs: Int[Tensor, "B T"]) -> Float[Tensor, ""]:
-        with autocast(self.run.optim.precision, self.device):
-            return max_attention_logits(self.model, inputs[:_LOOKED_AT]).amax()
+        def largest(micro_batch: int) -> Tensor:
+            with autocast(self.run.optim.precision, self.device):
+                each = [
+                    max_attention_logits(self.model, inputs[rows]).amax()
+                    for rows in parts(len(inputs), micro_batch)
+                ]
+            return torch.stack(each).amax()
+
+        return self._room.fitting(largest, len(inputs))
 
     def _gradient(
         self, inputs: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], micro_batch: int
@@ -156,7 +161,8 @@ class Worker:
                 self.model,
                 self.splits.valid,
                 context_length=self.run.model.context_length,
-                batch_size=self._evaluation_batch(),
+                batch_size=self.run.sequences_per_step,
+                room=self._room,
                 max_tokens="all" if scope == "all" else self.run.evaluation.prefix_tokens,
                 device=self.device,
             )
@@ -168,20 +174,6 @@ class Worker:
             "context_length": validation.context_length,
         }
         return facts | (intervals(validation) if scope == "all" else {})
-
-    def _evaluation_batch(self) -> int:
-        """Windows evaluated at once, alike on all workers: no more than training has room for."""
-        size = self.run.sequences_per_step
-        fits = self._fitting(size // self.world)
-        return self.least(fits) if self.agree(fits < size // self.world) else size
-
-    def least(self, value: int) -> int:
-        """The smallest of all workers' values."""
-        if self.world == 1:
-            return value
-        values = torch.tensor([value], device=self.device)
-        dist.all_reduce(values, op=dist.ReduceOp.MIN)
-        return int(values.item())
 
     def agree(self, flag: bool) -> bool:
         """Whether any worker's flag is set, the same answer on all of them."""

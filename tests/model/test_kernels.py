@@ -201,3 +201,14 @@ def test_kernels_are_for_single_precision_on_a_cpu():
         assert not tensors.usable(x)
     assert not computes(*torch.ones(3, 1, 1, 4, 24))  # lanes are sixteen
     assert not computes(*torch.ones(3, 1, 1, 1025, 16))
+
+
+def test_what_does_not_fit_together_is_left_to_torch():
+    """A kernel would read beyond the smaller one."""
+    gate, value = torch.randn(4, 8), torch.randn(8)
+    leaves = [gate, value]
+    assert_near(gated_silu, lambda gate, value: functional.silu(gate) * value, leaves)
+    with pytest.raises(RuntimeError, match="must match the size"):
+        gated_silu(gate, torch.randn(3))
+    with pytest.raises(RuntimeError, match="must match the size"):
+        RMSNorm(8)(torch.randn(4, 16))

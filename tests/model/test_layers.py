@@ -171,3 +171,23 @@ class TestRotaryPositionalEmbedding:
     def test_refuses_an_odd_width(self):
         with pytest.raises(UsageError, match=r"d_k=5 is odd .*; choose an even"):
             RotaryPositionalEmbedding(10_000.0, 5, 8)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+@pytest.mark.parametrize("mode", ["eager", "compiled"])
+def test_rms_norm_under_autocast_has_a_gradient_in_fp32(mode):
+    """The compiler traces the backward under the forward's autocast."""
+    torch.manual_seed(0)
+    layer, x = RMSNorm(256), torch.randn(32, 256, requires_grad=True)
+    layer.weight.data.normal_()
+    upstream = torch.randn(32, 256)
+    forward = layer if mode == "eager" else torch.compile(layer, backend="aot_eager")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = forward(x)
+    found = torch.autograd.grad(out, (x, layer.weight), upstream)
+    precise, gain = x.detach().double().requires_grad_(), layer.weight.detach().double()
+    gain.requires_grad_()
+    exact = functional.rms_norm(precise, (256,), gain, layer.eps)
+    expected = torch.autograd.grad(exact, (precise, gain), upstream.double())
+    for mine, its in zip(found, expected, strict=True):
+        assert ((mine - its).norm() / its.norm()).item() < 1e-6

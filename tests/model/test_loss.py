@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from lmray.errors import UsageError
 from lmray.model import cross_entropy
 
 
@@ -74,3 +75,27 @@ def test_backward_twice_gives_the_same():
     loss = cross_entropy(logits, torch.tensor([0, 4, 2]))
     first, second = (torch.autograd.grad(loss, logits, retain_graph=True)[0] for _ in range(2))
     assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])  # by the kernel, and by torch
+@pytest.mark.parametrize("target", [-100, -1, 5, 10**9])
+def test_an_id_outside_the_vocabulary_is_refused(dtype, target):
+    with pytest.raises(RuntimeError, match=f"index {target} is out of bounds"):
+        cross_entropy(torch.randn(3, 5, dtype=dtype), torch.tensor([0, target, 2]))
+
+
+def test_ids_of_another_type_are_the_same_ids():
+    logits, targets = torch.randn(3, 5, requires_grad=True), torch.tensor([0, 4, 2])
+    reference = functional.cross_entropy(logits, targets)
+    ours = cross_entropy(logits, targets.int())
+    torch.testing.assert_close(ours, reference)
+    mine, theirs = (torch.autograd.grad(loss, logits)[0] for loss in (ours, reference))
+    torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(1,), (4,), (3, 1), (1, 3)])
+def test_targets_that_are_not_one_for_each_are_refused(dtype, shape):
+    rule = r"are not one for each of the logits of shape \(3, 5\); give them the shape \(3,\)"
+    with pytest.raises(UsageError, match=rule):
+        cross_entropy(torch.randn(3, 5, dtype=dtype), torch.zeros(shape, dtype=torch.int64))

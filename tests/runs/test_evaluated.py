@@ -43,6 +43,18 @@ def test_the_runs_own_windows_give_its_last_record(
     assert {key: found[key] for key in shared} == {key: record[key] for key in shared}
 
 
+def test_no_more_windows_are_computed_at_once_than_the_run_may(
+    small_dataset: Path, tmp_path: Path, valid: TokenDataset
+):
+    run = override(small_run(small_dataset), {"execution.micro_batch": 3})
+    directory = execute(run, open_splits(small_dataset), tmp_path, report=lambda record: None)
+    trained = load_trained(directory)
+    sizes = set()
+    trained.model.register_forward_pre_hook(lambda module, given: sizes.add(len(given[0])))
+    evaluate_trained(trained, valid, context_length=8, stride=8)
+    assert max(sizes) == 3
+
+
 def test_losses_by_context_and_by_position_make_up_the_loss(trained: Trained, valid: TokenDataset):
     found = evaluate_trained(trained, valid, context_length=13, stride=6)
     rows = found["loss_by_context"]

@@ -15,6 +15,7 @@ from lmray.runs.exporting import export_model
 from lmray.runs.importing import import_model
 from lmray.runs.run_directory import RunDirectory
 from lmray.runs.trained import continue_text, load_trained, open_data
+from lmray.training.accumulation import Room
 from lmray.training.evaluation import evaluate
 from tests.small import VOCAB_SIZE
 
@@ -57,6 +58,7 @@ def test_it_writes_and_scores_as_the_run_that_was_exported(trained, folder, tmp_
             batch_size=8,
             max_tokens="all",
             device=one.device,
+            room=Room("auto"),
         ).loss
         for one in (trained, back)
     ]

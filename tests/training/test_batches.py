@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lmray.dataset import BatchSampler, open_splits
+from lmray.training import batches as module
 from lmray.training.batches import PrefetchedBatches, ResidentBatches, batches
 
 WAYS = [ResidentBatches, PrefetchedBatches, batches]
@@ -65,7 +66,7 @@ def test_ids_that_fill_their_type_survive_on_the_device(dtype: str):
 def test_the_next_batch_is_read_while_this_one_is_used(sampler, monkeypatch):
     read = []
     third = threading.Event()
-    true = BatchSampler.batch
+    true = BatchSampler.windows
 
     def noted(self, step, rank=0, world=1):
         read.append((step, threading.current_thread().name))
@@ -73,7 +74,7 @@ def test_the_next_batch_is_read_while_this_one_is_used(sampler, monkeypatch):
             third.set()
         return true(self, step, rank, world)
 
-    monkeypatch.setattr(BatchSampler, "batch", noted)
+    monkeypatch.setattr(BatchSampler, "windows", noted)
     prefetched = PrefetchedBatches(lambda step: sampler, torch.device("cpu"), 0, 1)
     prefetched(0)
     prefetched(1)
@@ -88,6 +89,15 @@ def test_an_error_of_the_reading_thread_reaches_who_asks(sampler, monkeypatch):
 
     prefetched = PrefetchedBatches(lambda step: sampler, torch.device("cpu"), 0, 1)
     prefetched(0)
-    monkeypatch.setattr(BatchSampler, "batch", broken)
+    monkeypatch.setattr(BatchSampler, "windows", broken)
     with pytest.raises(OSError, match="step 5 is unreadable"):
         prefetched(5)
+
+
+def test_windows_cross_over_once_and_without_gaps(sampler, monkeypatch):
+    """A GPU copies by itself what lies in one piece."""
+    crossed = []
+    monkeypatch.setattr(module, "_to", lambda tensor, device: crossed.append(tensor) or tensor)
+    inputs, targets = PrefetchedBatches(lambda step: sampler, torch.device("cpu"), 0, 1)(0)
+    assert [(windows.shape, windows.is_contiguous()) for windows in crossed] == [((6, 17), True)]
+    assert torch.equal(inputs[:, 1:], targets[:, :-1])

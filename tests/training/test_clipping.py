@@ -47,3 +47,17 @@ def test_a_norm_that_is_not_finite_is_told():
     params = parameters()
     params[0].grad[0, 0] = torch.nan
     assert clip_gradient_norm(params, 1.0).isnan()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_norm_of_low_precision_gradients_is_not_rounded_to_it(dtype):
+    params = [nn.Parameter(torch.zeros(100, 10, dtype=dtype)), nn.Parameter(torch.zeros(7))]
+    for parameter in params:
+        parameter.grad = torch.randn_like(parameter)
+    exact = torch.cat([p.grad.double().flatten() for p in params]).norm().item()
+    norm = clip_gradient_norm(params, 1.0)
+    assert norm.dtype == torch.float32
+    assert norm.item() == pytest.approx(exact, rel=1e-6)
+    assert [p.grad.dtype for p in params] == [dtype, torch.float32]
+    clipped = torch.cat([p.grad.double().flatten() for p in params]).norm().item()
+    assert clipped == pytest.approx(1.0, rel=2**-8)  # the factor is rounded, as the gradients are

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lmray.config import Optim, override
+from lmray.config import Model, Optim, override
 from lmray.dataset import open_splits
 from lmray.model import TransformerLM
 from lmray.training import checkpoint
@@ -48,6 +48,18 @@ def test_no_decay_excepts_norms_and_by_option_embeddings(name):
         assert (decays["weight_decay"], rests["weight_decay"]) == (0.1, 0.0)
         assert named(net, rests) == expected
         assert named(net, decays) == {n for n, _ in net.named_parameters()} - expected
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_no_decay_excepts_the_gates_of_value_embeddings(name):
+    net = TransformerLM.from_config(
+        Model(vocab_size=32, d_model=16, num_layers=2, num_heads=2, value_embeddings=True)
+    )
+    gates = {n for n, _ in net.named_parameters() if n.endswith("value_gate")}
+    assert len(gates) == 2
+    optimizer = make_optimizer(net, Optim(name=name, no_decay="norms"))
+    decaying = [group for group in optimizer.param_groups if group["weight_decay"] > 0]
+    assert not gates & set().union(*(named(net, group) for group in decaying))
 
 
 @pytest.mark.parametrize("name", ["muon", "normuon"])

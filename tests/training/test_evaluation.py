@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from lmray.config import Model
 from lmray.model import TransformerLM
+from lmray.training.accumulation import Room
 from lmray.training.evaluation import evaluate, intervals
 
 T, V = 8, 32
@@ -55,7 +56,7 @@ def naive(model, dataset, stop):
 
 def score(model, dataset, **changes):
     settings = {"context_length": T, "batch_size": 3, "max_tokens": "all", "device": "cpu"}
-    return evaluate(model, dataset, **{**settings, **changes})
+    return evaluate(model, dataset, **{**settings, "room": Room("auto"), **changes})
 
 
 @pytest.mark.parametrize("length", [T + 1, T + 2, 2 * T, 2 * T + 1, 100, 101, 12 * T + 1])
@@ -240,3 +241,25 @@ def test_ranks_share_the_windows_and_agree(tmp_path, monkeypatch):
     assert ranks[0][2:4].tolist() == [alone.tokens, alone.bytes]
     parts = np.concatenate([alone.loss_by_position, alone.by_document.flatten()])
     assert np.allclose(ranks[0][4:], parts, rtol=1e-12)
+
+
+@pytest.mark.parametrize("stride", ["disjoint", 3])
+def test_where_memory_ends_windows_are_scored_in_parts(stride):
+    model, dataset = lm(), Tokens(101)
+    whole = score(model, dataset, batch_size=8, stride=stride)
+    sizes = []
+
+    def crowd(module, given):
+        sizes.append(len(given[0]))
+        if sizes[-1] > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model.register_forward_pre_hook(crowd)
+    room = Room("auto")
+    parts = score(model, dataset, batch_size=8, stride=stride, room=room)
+    assert [size for size in sizes if size > 3] == [8, 4], "what does not fit is tried once"
+    assert room.at_once(8) == 2
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-6)
+    np.testing.assert_array_equal(parts.by_document[1:], whole.by_document[1:])
+    np.testing.assert_allclose(parts.by_document[0], whole.by_document[0], rtol=1e-5)
+    np.testing.assert_allclose(parts.loss_by_position, whole.loss_by_position, rtol=1e-5)

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -112,6 +113,26 @@ def test_a_cpu_is_not_shared():
     alone = Execution(device="cpu", gpu_share=0.01)
     keep_to_share(alone)
     check_share(alone, 10**15)
+
+
+@pytest.mark.parametrize(
+    ("share", "fraction"), [(1.0, 1.0), (0.25, 0.25 - CONTEXT_BYTES / (80 * GB))]
+)
+def test_torch_takes_the_share_of_the_device_that_cuda_is(
+    share: float, fraction: float, monkeypatch: pytest.MonkeyPatch
+):
+    """torch's own function, but for the driver beneath it: a GPU of 80 GB that is not there."""
+    device_of_80_gb = SimpleNamespace(total_memory=80 * GB)
+    set_to: list[tuple[float, int]] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: device_of_80_gb)
+    monkeypatch.setattr(torch.cuda.memory, "_lazy_init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr(
+        torch._C, "_cuda_setMemoryFraction", lambda *given: set_to.append(given), raising=False
+    )
+    keep_to_share(Execution(device="cuda", gpu_share=share))
+    assert set_to == [(pytest.approx(fraction), 3)]
 
 
 @pytest.fixture

@@ -156,6 +156,40 @@ def test_divergence_that_is_not_waited_for_is_found_before_weights_are_saved(
     assert losses(records)[:-1] == losses(straight)[: len(records) - 2]
 
 
+def test_several_workers_ask_each_other_where_they_wait_anyway_and_now_and_then(
+    small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As on GPUs, for each of which a question to all is waited for."""
+    from lmray.training import loop, worker
+
+    asked: list[int] = []
+
+    class OnGPUs(worker.Worker):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            assert self.agrees_every == 1, "alone there is nobody to wait for"
+            self.waits, self.agrees_every = False, worker._AGREES_EVERY
+
+        def take_step(self, step: int, lr: float, *, compares: bool) -> Any:
+            self.step = step + 1
+            return super().take_step(step, lr, compares=compares)
+
+        def agree(self, flag: bool) -> bool:
+            asked.append(self.step)
+            return flag
+
+    changes = {
+        "execution.log_interval_steps": 1000,
+        "execution.checkpoint_interval_steps": 13,
+        "evaluation.interval_tokens": 10 * 64,
+    }
+    monkeypatch.setattr(loop, "Worker", OnGPUs)
+    run = override(small_run(small_dataset), changes)
+    outcome, _ = run_loop(run, small_dataset, tmp_path)
+    assert outcome.status == "done"
+    assert asked == [1, 8, 10, 13, 16, 20]  # a record, eight, evaluation, checkpoint, eight, end
+
+
 @pytest.mark.parametrize(("limit", "share"), [("none", 0.0), (1e-6, 1.0), (1e6, 0.0)])
 def test_records_tell_the_share_of_clipped_steps(
     limit: Any, share: float, small_dataset: Path, tmp_path: Path

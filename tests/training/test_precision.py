@@ -1,17 +1,18 @@
 """Training in bf16, compiled, and what records tell of a step's cost."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch._dynamo.utils import counters
 
-from lmray.config import override
+from lmray.config import Execution, override
 from lmray.dataset import open_splits
 from lmray.errors import PreflightError
 from lmray.training import checkpoint
+from lmray.training.compiling import _MODES
 from lmray.training.loop import train
 from tests.small import small_run
 
@@ -99,17 +100,76 @@ def test_records_tell_what_a_step_changed_and_cost(small_dataset: Path, tmp_path
         assert record["peak_memory_bytes"] > 50_000_000
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_steps_between_records_do_not_wait_for_the_gpu(small_dataset: Path, tmp_path: Path):
+@pytest.mark.slow
+# torch's compiler, about torch itself.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore::UserWarning:torch")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_parts_of_every_size_are_compiled_before_the_first_step(
+    small_dataset: Path, tmp_path: Path
+):
+    """And what was compiled for another model is not counted as theirs."""
+    changes = {"execution.compile": "default", "execution.micro_batch": 3}
+    for norm in ("post", "pre"):
+        run = override(small_run(small_dataset), {**changes, "model.norm": norm})
+        counters.clear()
+        graphs: list[int] = []
+
+        def report(record: dict[str, Any], graphs: list[int] = graphs) -> None:
+            graphs.append(counters["stats"]["unique_graphs"])
+
+        splits = open_splits(small_dataset)
+        train(run, splits, tmp_path / norm, identity={}, report=report)
+        assert set(graphs) == {2}, "three sequences and the one that is left"
+
+
+ON_A_GPU = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore::UserWarning:torch"),
+    pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning"),
+]
+
+
+@pytest.mark.parametrize("compiling", [pytest.param(c, marks=ON_A_GPU) for c in ("off", "default")])
+@pytest.mark.parametrize("share_of_memory", [0.25, 0.0])  # tokens on the GPU, or read by a thread
+def test_steps_between_records_do_not_wait_for_the_gpu(
+    compiling: str, share_of_memory: float, small_dataset: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from lmray.training import batches
     from lmray.training.worker import Worker
 
-    changes = {"execution.device": "cuda", "optim.precision": "bf16"}
+    monkeypatch.setattr(batches, "_SHARE_OF_MEMORY", share_of_memory)
+    changes = {"optim.precision": "bf16", "execution.compile": compiling}
+    changes |= {"execution.device": "cuda", "execution.micro_batch": 3}
     worker = Worker(override(small_run(small_dataset), changes), open_splits(small_dataset))
-    worker.take_step(0, 1e-3, compares=True)
+    for step in range(3):  # pinned memory is made
+        worker.take_step(step, 1e-3, compares=True)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for step in range(1, 5):
+        for step in range(3, 8):
             worker.take_step(step, 1e-3, compares=False)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize(
+    "compiling", [pytest.param(c, marks=ON_A_GPU) for c in ("default", "max-autotune")]
+)
+def test_a_run_compiled_for_a_gpu_adds_up_its_parts(
+    compiling: str, small_dataset: Path, tmp_path: Path
+):
+    """Gradients of one part outlive those of the next, also where CUDA graphs could be used."""
+    changes = {"execution.device": "cuda", "execution.micro_batch": 1}
+    plain = losses(go(small_dataset, tmp_path / "plain", changes))
+    changes["execution.compile"] = compiling
+    assert losses(go(small_dataset, tmp_path / "compiled", changes)) == pytest.approx(
+        plain, rel=1e-3
+    )
+
+
+def test_no_mode_uses_cuda_graphs():
+    """By torch's own table: what they return is theirs, and gradients are added to it."""
+    for mode in get_args(Execution.model_fields["compile"].annotation):
+        if mode != "off":
+            options = torch._inductor.list_mode_options(_MODES[mode])
+            assert not options.get("triton.cudagraphs", False)

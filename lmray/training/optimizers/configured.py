@@ -46,7 +46,7 @@ def _groups(model: nn.Module, params: list[nn.Parameter], optim: Optim) -> list[
     """One group of those that decay and one of those that optim.no_decay excepts, if there are."""
     excepted: set[Tensor] = set()
     if optim.no_decay != "none":
-        excepted = {param for param in params if param.ndim < 2}
+        excepted = {param for param in params if param.ndim != 2}  # a gate is (G, 1, 1)
     if optim.no_decay == "norms+embeddings":
         excepted |= _embeddings(model)
     parts = (

@@ -35,8 +35,8 @@ class ForeachOptimizer(Optimizer):
 
     def _step_group(self, group: dict[str, Any], params: list[Tensor]) -> None:
         for param in params:
-            if _is_low(param):
-                self.state[param].setdefault("master", param.float())
+            if _is_low(param) and "master" not in self.state[param]:
+                self.state[param]["master"] = param.float()
         states = [self.state[param] for param in params]
         weights = [state.get("master", param) for state, param in zip(states, params, strict=True)]
         grads = [param.grad for param in params if param.grad is not None]

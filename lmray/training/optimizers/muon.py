@@ -68,9 +68,10 @@ class Muon(ForeachOptimizer):
     ) -> None:
         """One step for a group: the matrices of one shape are orthogonalised in one batch."""
         for weight, state in zip(weights, states, strict=True):
-            state.setdefault("momentum", torch.zeros_like(weight))
-            if group["normalised"]:
-                state.setdefault("row_square", torch.zeros_like(weight[:, :1]))
+            if "momentum" not in state:
+                state["momentum"] = torch.zeros_like(weight)
+            if group["normalised"] and "row_square" not in state:
+                state["row_square"] = torch.zeros_like(weight[:, :1])
         lr, momentum = group["lr"], group["momentum"]
         means = [state["momentum"] for state in states]
         torch._foreach_lerp_(means, grads, 1 - momentum)

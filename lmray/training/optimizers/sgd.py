@@ -38,7 +38,8 @@ class SGD(ForeachOptimizer):
         steps = grads
         if group["momentum"] > 0:
             for weight, state in zip(weights, states, strict=True):
-                state.setdefault("momentum", torch.zeros_like(weight))
+                if "momentum" not in state:
+                    state["momentum"] = torch.zeros_like(weight)
             steps = [state["momentum"] for state in states]
             torch._foreach_mul_(steps, group["momentum"])
             torch._foreach_add_(steps, grads)
