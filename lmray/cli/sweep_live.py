@@ -116,7 +116,9 @@ def lines(directory: Path) -> "Callable[[Event], None]":
             names[event.trial] = event.facts["name"]
         line = _line(event)
         if line:
-            err.print(f"{names.get(event.trial, event.trial)}: {line}", markup=False)
+            err.print(
+                f"{names.get(event.trial, event.trial)}: {line}", markup=False, soft_wrap=True
+            )
 
     return observe
 

@@ -157,7 +157,7 @@ class AshaScheduler(_Stateless, FIFOScheduler):
         identifier = trial.config["trial"]["id"]
         text = Path(trial.error_file).read_text() if trial.error_file else ""
         error = (text.strip().splitlines() or [""])[-1]
-        error = "its process was lost; what Ray says" if lost else f"{error}; traceback"
+        error = "its process was lost; what Ray says" if lost or not text else f"{error}; traceback"
         error = f"{error}: {self._note(identifier, text)}"
         checkpoints = RunDirectory(self._runs / identifier).checkpoints
         remote.refresh(checkpoints)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private import ray_constants
+from ray._private import ray_constants, worker
 
 from lmray.distributed.notice import as_ctrl_c, kept, on_notice
 from lmray.distributed.shared_root import require_shared
@@ -34,12 +34,13 @@ def ray_session(
     work leaves its results, is not the same on all nodes.
     """
     if ray.is_initialized():
-        with on_notice(as_ctrl_c, signal.SIGTERM):
+        with _silent(), on_notice(as_ctrl_c, signal.SIGTERM):
             yield False
         return
     # Ray's own answer to the signal would stay after its end.
     with (
         kept(signal.SIGTERM),
+        _silent(),
         _begun(address or os.environ.get("RAY_ADDRESS", ""), dashboard) as joined,
         on_notice(as_ctrl_c, signal.SIGTERM),
     ):
@@ -71,6 +72,19 @@ def _begun(address: str, dashboard: bool) -> Iterator[bool]:
         yield bool(address)
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keeps what Ray says of lost processes off stdout, which is for results.
+
+    It prints that there whatever `log_to_driver` is (2.60). Who loses by it is told by an error.
+    """
+    worker._worker_logs_enabled = False
+    try:
+        yield
+    finally:
+        worker._worker_logs_enabled = True
 
 
 @contextmanager
