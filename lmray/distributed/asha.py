@@ -151,12 +151,8 @@ class AshaScheduler(_Stateless, FIFOScheduler):
             )
             self._judge.failed(identifier, error, trace="silence")
             return
-        self._fail(trial, lost=_lost(trial))
-
-    def _fail(self, trial: Trial, *, lost: bool) -> None:
-        identifier = trial.config["trial"]["id"]
         text = Path(trial.error_file).read_text() if trial.error_file else ""
-        error = (text.strip().splitlines() or [""])[-1]
+        error, lost = (text.strip().splitlines() or [""])[-1], _lost(trial)
         error = "its process was lost; what Ray says" if lost or not text else f"{error}; traceback"
         error = f"{error}: {self._note(identifier, text)}"
         checkpoints = RunDirectory(self._runs / identifier).checkpoints
@@ -181,10 +177,11 @@ class AshaScheduler(_Stateless, FIFOScheduler):
                 if trial.status == Trial.RUNNING:
                     self._listen(trial, now)
                 elif trial.status == Trial.ERROR and trial.trial_id not in self._failed:
-                    # Ray Tune tells nobody of an actor that could not be used again (2.60).
-                    self._failed.add(trial.trial_id)
-                    self._fail(trial, lost=True)
-                    tune_controller.search_alg.on_trial_complete(trial.trial_id, error=True)
+                    # Ray Tune tells nobody, and gives such a trial further actors, too (2.60).
+                    self._judge.broken = (
+                        "an actor could not be used again, for the thread of its last job had not "
+                        "ended; `lmray sweep resume` goes on from the checkpoints"
+                    )
         return super().choose_trial_to_run(tune_controller)
 
     def _listen(self, trial: Trial, now: float) -> None:

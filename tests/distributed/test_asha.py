@@ -163,19 +163,23 @@ class Slow(wrap_function(job)):  # pyrefly: ignore
         time.sleep(3)
 
 
-@pytest.mark.parametrize(("actor", "lost"), [(Used, True), (Slow, False)])
-def test_a_trial_whose_actor_cannot_be_used_again_is_run_in_another(
-    actor: type, lost: bool, small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_actor_that_cannot_be_used_again_ends_the_sweep_which_can_be_resumed(
+    small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("lmray.distributed.tune.job", actor)
-    rates = [1e-5, 1e-2, 1e-3, 3e-3]
-    sweep = Sweep(space(small_dataset, rates, TO_THE_END), tmp_path)
+    sweep = Sweep(space(small_dataset, [1e-5, 1e-2, 1e-3], TO_THE_END, steps=20), tmp_path)
+    with monkeypatch.context() as planted:
+        planted.setattr("lmray.distributed.tune.job", Used)
+        with pytest.raises(LmrayError, match=r"could not be used again, .*sweep resume"):
+            sweep.go()
     assert set(sweep.go().values()) == {"done"}
-    failed = [
-        event.facts for rate in rates for event in sweep.events(rate) if event.kind == "failed"
-    ]
-    assert bool(failed) == lost
-    assert all(facts["lost"] for facts in failed)
+
+
+def test_an_actor_whose_thread_takes_its_time_is_used_again(
+    small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("lmray.distributed.tune.job", Slow)
+    sweep = Sweep(space(small_dataset, [1e-5, 1e-2, 1e-3], TO_THE_END, steps=20), tmp_path)
+    assert set(sweep.go().values()) == {"done"}
 
 
 TRACE = """Traceback (most recent call last):
