@@ -14,3 +14,5 @@ if "ray" not in sys.modules:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray Train asks its workers for news every two seconds, an age for a short run.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    # Ray Tune gives the thread of an actor's last job two seconds to end, too few where all stall.
+    os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "60")

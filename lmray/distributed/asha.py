@@ -23,6 +23,7 @@ from ray.tune.search import Searcher
 
 from lmray import remote
 from lmray.runs.run_directory import RunDirectory
+from lmray.storage import write_bytes
 from lmray.training.checkpoint import newest_step
 
 _LOOK_S = 1.0
@@ -118,14 +119,17 @@ class AshaScheduler(_Stateless, FIFOScheduler):
     drives the sweep and writes the ledger.
     """
 
-    def __init__(self, judge: Judge, runs: Path, *, timeout_s: float) -> None:
+    def __init__(self, judge: Judge, directory: Path, runs: Path, *, timeout_s: float) -> None:
+        """`directory` is the sweep's: tracebacks of trials are left in its folder errors."""
         super().__init__()
         self._judge = judge
+        self._errors = directory / "errors"
         self._runs = runs
         self._timeout_s = timeout_s
         self._looked = 0.0
         self._heard: dict[str, tuple[int, float]] = {}
         self._silent: set[str] = set()
+        self._failed: set[str] = set()
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Takes down what a trial reports; what follows from it, the trial reads in the ledger."""
@@ -137,7 +141,8 @@ class AshaScheduler(_Stateless, FIFOScheduler):
         return TrialScheduler.CONTINUE
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        """Takes down a failure with the last line of what was raised."""
+        """Takes down a failure with the last line of what was raised, and where the rest is."""
+        self._failed.add(trial.trial_id)
         identifier = trial.config["trial"]["id"]
         if trial.trial_id in self._silent:
             error = (
@@ -147,11 +152,21 @@ class AshaScheduler(_Stateless, FIFOScheduler):
             self._judge.failed(identifier, error, trace="silence")
             return
         text = Path(trial.error_file).read_text() if trial.error_file else ""
-        lines = text.strip().splitlines() or ["its process was lost"]
+        error, lost = (text.strip().splitlines() or [""])[-1], _lost(trial)
+        error = "its process was lost; what Ray says" if lost or not text else f"{error}; traceback"
+        error = f"{error}: {self._note(identifier, text)}"
         checkpoints = RunDirectory(self._runs / identifier).checkpoints
         remote.refresh(checkpoints)
         saved = newest_step(checkpoints)
-        self._judge.failed(identifier, lines[-1], trace=cause(text), lost=_lost(trial), saved=saved)
+        self._judge.failed(identifier, error, trace=cause(text), lost=lost, saved=saved)
+
+    def _note(self, trial: str, text: str) -> str:
+        """Leaves a failure's text behind those that the trial had before; returns where."""
+        path = self._errors / f"{trial}.txt"
+        before = path.read_bytes() if path.exists() else b""
+        write_bytes(path, before + text.encode())
+        remote.publish(path)
+        return remote.url(path) or str(path)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """First in, first out; Tune asks so often that the silent ones are looked for here."""
@@ -161,6 +176,12 @@ class AshaScheduler(_Stateless, FIFOScheduler):
             for trial in tune_controller.get_trials():
                 if trial.status == Trial.RUNNING:
                     self._listen(trial, now)
+                elif trial.status == Trial.ERROR and trial.trial_id not in self._failed:
+                    # Ray Tune tells nobody, and gives such a trial further actors, too (2.60).
+                    self._judge.broken = (
+                        "an actor could not be used again, for the thread of its last job had not "
+                        "ended; `lmray sweep resume` goes on from the checkpoints"
+                    )
         return super().choose_trial_to_run(tune_controller)
 
     def _listen(self, trial: Trial, now: float) -> None:

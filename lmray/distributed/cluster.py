@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private import ray_constants
+from ray._private import ray_constants, worker
 
-from lmray.distributed.notice import as_ctrl_c, on_notice
+from lmray.distributed.notice import as_ctrl_c, kept, on_notice
 from lmray.distributed.shared_root import require_shared
 from lmray.errors import PreflightError
 from lmray.machine import available_cores
@@ -33,11 +34,25 @@ def ray_session(
     work leaves its results, is not the same on all nodes.
     """
     if ray.is_initialized():
-        with on_notice(as_ctrl_c):
+        with _silent(), on_notice(as_ctrl_c, signal.SIGTERM):
             yield False
         return
+    # Ray's own answer to the signal would stay after its end.
+    with (
+        kept(signal.SIGTERM),
+        _silent(),
+        _begun(address or os.environ.get("RAY_ADDRESS", ""), dashboard) as joined,
+        on_notice(as_ctrl_c, signal.SIGTERM),
+    ):
+        if shared is not None:
+            require_shared(shared)
+        yield joined
+
+
+@contextmanager
+def _begun(address: str, dashboard: bool) -> Iterator[bool]:
+    """A Ray session of the block's own; yields whether it is one of a cluster that was there."""
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    address = address or os.environ.get("RAY_ADDRESS", "")
     if address:
         try:
             ray.init(address=address, **quiet)
@@ -54,12 +69,22 @@ def ray_session(
             cores = available_cores()
             ray.init(address="local", num_cpus=cores, include_dashboard=dashboard, **quiet)
     try:
-        with on_notice(as_ctrl_c):
-            if shared is not None:
-                require_shared(shared)
-            yield bool(address)
+        yield bool(address)
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keeps what Ray says of lost processes off stdout, which is for results.
+
+    It prints that there whatever `log_to_driver` is (2.60). Who loses by it is told by an error.
+    """
+    worker._worker_logs_enabled = False
+    try:
+        yield
+    finally:
+        worker._worker_logs_enabled = True
 
 
 @contextmanager

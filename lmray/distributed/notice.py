@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any
 
@@ -64,10 +64,10 @@ def heeded() -> Iterator[None]:
 
 
 @contextmanager
-def on_notice(act: Callable[[], None]) -> Iterator[None]:
-    """Has a driver call `act` when it is told, and raise KeyboardInterrupt when told once more.
+def on_notice(act: Callable[[], None], *numbers: int) -> Iterator[None]:
+    """Has a driver call `act` when told by one of these signals, KeyboardInterrupt once more.
 
-    Inside of a Ray session, whose beginning takes the signal for itself. Only a process's main
+    Inside of a Ray session, whose beginning takes SIGTERM for itself. Only a process's main
     thread is ever told; in any other this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
@@ -82,11 +82,22 @@ def on_notice(act: Callable[[], None]) -> Iterator[None]:
         told = True
         act()
 
-    before = signal.signal(signal.SIGTERM, handle)
+    with ExitStack() as handlers:
+        for number in numbers:
+            handlers.enter_context(kept(number))
+            signal.signal(number, handle)
+        yield
+
+
+@contextmanager
+def kept(number: int) -> Iterator[None]:
+    """Puts back after the block, in a main thread, what the process did at a signal before it."""
+    before = signal.getsignal(number)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(number, before or signal.SIG_DFL)
 
 
 def as_ctrl_c() -> None:

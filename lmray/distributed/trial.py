@@ -15,7 +15,7 @@ from lmray import remote
 from lmray.config import Run
 from lmray.dataset import open_splits
 from lmray.distributed.notice import Heeding, given, heeded
-from lmray.distributed.predecessor import wait_for_predecessor
+from lmray.distributed.predecessor import wait_while_it_trains
 from lmray.distributed.train import train_on_workers
 from lmray.distributed.watching import watched
 from lmray.runs.execute import execute
@@ -44,10 +44,10 @@ def job(config: dict[str, Any]) -> None:
     runs = remote.cached(spec["runs"])
     directory = RunDirectory(runs / spec["id"])
     stop = StopFile(remote.cached(spec["stop"]))
+    wait_while_it_trains(directory, stop)
     if stop():
         _tell(_ASKED_TO_STOP)
         return
-    wait_for_predecessor(directory)
     remote.refresh(directory.path)
     verdicts = Verdicts(remote.cached(spec["ledger"]), spec["id"], spec["levels"], _tell, given)
     for record in directory.records("validation"):

@@ -6,8 +6,10 @@ running a sweep again goes on where its ledger ends.
 
 import logging
 import os
+import signal
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from lmray.dataset import Splits
 from lmray.distributed.asha import AshaScheduler, Broken, Jobs, Judge
 from lmray.distributed.cluster import nodes
 from lmray.distributed.gauges import sweep_gauges
-from lmray.distributed.notice import on_notice
+from lmray.distributed.notice import kept, on_notice
 from lmray.distributed.trial import NamedJob, job
 from lmray.distributed.watching import title
 from lmray.errors import LmrayError
@@ -35,6 +37,8 @@ from lmray.sweeps.sweep_directory import StopFile, begin, fetch
 from lmray.sweeps.turns import Turns
 from lmray.threads import repeating
 from lmray.training.loop import never
+
+_logger = logging.getLogger(__name__)
 
 _WATCH_S = 5.0
 """Seconds between looks at the limit while no trial asks for a place."""
@@ -56,10 +60,10 @@ def run_sweep(
     `directory` must have been claimed and a Ray session begun. As many trials run at once as the
     scarcer of CPUs and GPUs has room for (sweeps/places.py). Trials that an earlier life gave up
     are run again as `retry` says. It ends early, its trials with checkpoints, once the directory
-    has a stop file, which SIGTERM asks for as well, or `limit()` is true, asked for whenever a
-    place is free and every few seconds. Losers keep of their checkpoints what `space.losers` says.
-    An actor that is `named` runs one job under its trial's name, for the dashboard; others run the
-    next one, too.
+    has a stop file, which SIGTERM and Ctrl-C ask for as well, or `limit()` is true, asked for
+    whenever a place is free and every few seconds. Losers keep of their checkpoints what
+    `space.losers` says. An actor that is `named` runs one job under its trial's name, for the
+    dashboard; others run the next one, too.
 
     Raises PreflightError if the cluster has no room for one trial, LmrayError if trial after trial
     fails alike.
@@ -92,7 +96,7 @@ def run_sweep(
 
         counted = Turns(space, splits.digest, directory, stop)
         shown = sweep_gauges(directory, lambda: len(counted.trials()))
-        with shown, repeating(watch, every_s=_WATCH_S), on_notice(asked_to.ask):
+        with shown, repeating(watch, every_s=_WATCH_S), _told(asked_to):
             _drive(referee, asked, space=space, stop=stop, named=named, after=free)
     stands = standing(ledger.events())
     fetch(directory, runs)
@@ -124,8 +128,18 @@ def run_audit(
         trials = space.trials(splits.digest)
         asked = _Asked(splits, directory, runs, (), lambda: trials)
         asked_to = StopFile.of(directory)
-        with on_notice(asked_to.ask):
+        with _told(asked_to):
             _drive(auditor, asked, space=space, stop=asked_to, named=named)
+
+
+def _told(asked_to: StopFile) -> AbstractContextManager[None]:
+    """Has SIGTERM and Ctrl-C ask the trials for checkpoints, and the next one end all at once."""
+
+    def ask() -> None:
+        asked_to.ask()
+        _logger.warning("asked to stop: the trials write checkpoints; once more ends at once")
+
+    return on_notice(ask, signal.SIGTERM, signal.SIGINT)
 
 
 def _close(directory: RunDirectory, stands: str) -> None:
@@ -176,8 +190,10 @@ def _drive(
 ) -> None:
     """Lets Ray Tune run the judge's jobs; failures of trials end up in the ledger."""
     execution = space.base.execution
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    # Tune's answer to Ctrl-C ends the trials without checkpoints, and would stay after its end.
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     # How many jobs may be on their way to a place; one at a time, the first of them start in turn.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(at_once(execution, nodes()))
     with tempfile.TemporaryDirectory(prefix="lmray-tune-") as scratch:
@@ -185,7 +201,9 @@ def _drive(
             tune.with_resources(NamedJob if named else job, _resources(execution)),
             tune_config=tune.TuneConfig(
                 search_alg=Jobs(judge, asked, stop, after),
-                scheduler=AshaScheduler(judge, asked.runs, timeout_s=space.asha.timeout_s),
+                scheduler=AshaScheduler(
+                    judge, asked.directory, asked.runs, timeout_s=space.asha.timeout_s
+                ),
                 num_samples=-1,
                 reuse_actors=execution.workers == 1 and not named,
                 trial_name_creator=_trial_name,
@@ -195,7 +213,8 @@ def _drive(
                 name="sweep", storage_path=scratch, verbose=0, stop=Broken(judge)
             ),
         )
-        tuner.fit()
+        with kept(signal.SIGUSR1):  # the other signal that Tune takes, and cannot be told not to
+            tuner.fit()
     if judge.broken:
         raise LmrayError(judge.broken)
 

@@ -17,7 +17,10 @@ from lmray.sweeps.ledger import Ledger, read_events
 from lmray.sweeps.space import Space
 
 _MAIN = """
+import signal
 import sys
+# As in a terminal, also where the tests run in a shell's background.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import lmray.distributed
 import ray
 cpus, gpus, *words = sys.argv[1:]

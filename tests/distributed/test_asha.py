@@ -2,13 +2,17 @@
 
 import json
 import os
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from ray.tune.trainable.function_trainable import wrap_function
 
 from lmray.config import Budget, Evaluation, Execution
 from lmray.dataset import open_splits
 from lmray.distributed.asha import cause
+from lmray.distributed.trial import job
 from lmray.distributed.tune import run_audit, run_sweep
 from lmray.errors import LmrayError
 from lmray.runs.run_directory import RunDirectory
@@ -142,6 +146,40 @@ def test_a_trial_that_never_reports_is_timed_out(small_dataset: Path, tmp_path: 
     assert len(errors) == 2
     assert errors[0].startswith("no new record in its metrics for 2 s; ")
     assert errors[0].endswith("raise asha.timeout_s")
+
+
+class Used(wrap_function(job)):  # pyrefly: ignore
+    """An actor whose last job's thread has not ended when the next job comes."""
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        return False
+
+
+class Slow(wrap_function(job)):  # pyrefly: ignore
+    """One whose thread needs a while to end."""
+
+    def _trainable_func(self, config: dict[str, Any]) -> None:
+        super()._trainable_func(config)
+        time.sleep(3)
+
+
+def test_an_actor_that_cannot_be_used_again_ends_the_sweep_which_can_be_resumed(
+    small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    sweep = Sweep(space(small_dataset, [1e-5, 1e-2, 1e-3], TO_THE_END, steps=20), tmp_path)
+    with monkeypatch.context() as planted:
+        planted.setattr("lmray.distributed.tune.job", Used)
+        with pytest.raises(LmrayError, match=r"could not be used again, .*sweep resume"):
+            sweep.go()
+    assert set(sweep.go().values()) == {"done"}
+
+
+def test_an_actor_whose_thread_takes_its_time_is_used_again(
+    small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("lmray.distributed.tune.job", Slow)
+    sweep = Sweep(space(small_dataset, [1e-5, 1e-2, 1e-3], TO_THE_END, steps=20), tmp_path)
+    assert set(sweep.go().values()) == {"done"}
 
 
 TRACE = """Traceback (most recent call last):

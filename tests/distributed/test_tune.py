@@ -14,7 +14,7 @@ from lmray.runs.execute import execute
 from lmray.runs.run_directory import RunDirectory
 from lmray.sweeps.answers.report import write_report
 from lmray.sweeps.answers.tables import read_sweep
-from lmray.sweeps.decisions.asha import Asha, Mode
+from lmray.sweeps.decisions.asha import TO_THE_END, Asha, Mode
 from lmray.sweeps.ledger import Event, read_events
 from lmray.sweeps.space import Space
 from lmray.sweeps.sweep_directory import claim
@@ -145,3 +145,30 @@ def test_a_sweep_whose_driver_and_node_are_killed_is_finished_with_the_ledger_of
     result = read_sweep(ledger.parent, tmp_path / "runs")
     assert {row.status for row in result.rows} == {"done", "stopped"}
     assert (ledger.parent / "report" / "report.md").exists()
+
+
+def test_a_trial_that_fails_is_one_line_with_the_place_of_its_traceback(
+    small_dataset: Path, tmp_path: Path
+):
+    question = space(small_dataset, [GOOD, SLOW], steps=300, asha=TO_THE_END)
+    crashes, killed = question.trials(open_splits(small_dataset).digest)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / crashes.id).write_text("in the way")
+    driver = Driver(question, tmp_path)
+    while not RunDirectory(tmp_path / "runs" / killed.id).records("train"):
+        driver.check()
+        time.sleep(0.05)
+    os.kill(driver.processes("ray::ImplicitFunc")[0], signal.SIGKILL)
+    assert driver.process.wait(timeout=200) == 4
+    said = (tmp_path / "driver.log").read_text()
+    errors = tmp_path / "sweeps" / "killed" / "errors"
+    told = [line for line in said.splitlines() if ": failed: " in line]
+    assert len(told) == 3
+    for line in told[:2]:
+        assert "failed: FileExistsError: " in line
+        assert line.endswith(f"; traceback: {errors / crashes.id}.txt")
+    assert told[2].endswith(f": its process was lost; what Ray says: {errors / killed.id}.txt")
+    assert (errors / f"{crashes.id}.txt").read_text().count("FileExistsError: ") >= 2
+    assert "died" in (errors / f"{killed.id}.txt").read_text()
+    for word in ("Traceback", "(raylet)", "ray::", "tune", "ERROR", "WARNING", "Trial"):
+        assert word not in said
