@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +100,12 @@ def job_cluster() -> Iterator[JobCluster]:
             yield cluster
         finally:
             process.terminate()
+            with suppress(subprocess.TimeoutExpired):  # one of whose parts has died may hang
+                process.wait(60)
+            for pid in _processes(mark):  # also of the node that it started
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             process.wait()
-            for pid in _processes(mark):  # of the node that it started
-                os.kill(pid, signal.SIGKILL)
 
 
 def _autoscaling(gcs: str) -> dict[str, Any]:
