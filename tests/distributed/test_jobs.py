@@ -17,7 +17,7 @@ from lmray.errors import LmrayError
 from lmray.runs.run_directory import list_runs
 from lmray.sweeps.decisions.asha import TO_THE_END
 from lmray.sweeps.space import Space
-from tests.distributed.growing import Growing, growing
+from tests.distributed.job_cluster import JobCluster, job_cluster
 from tests.distributed.killing import write_space
 from tests.small import small_run
 
@@ -39,8 +39,8 @@ _NORMAL_CLOSE = b"\x88\x02\x03\xe8"
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Growing]:
-    with growing() as cluster:
+def cluster() -> Iterator[JobCluster]:
+    with job_cluster() as cluster:
         yield cluster
 
 
@@ -60,7 +60,7 @@ def track(folder: Path) -> None:
 
 
 @pytest.fixture
-def token(cluster: Growing, monkeypatch: pytest.MonkeyPatch) -> None:
+def token(cluster: JobCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", cluster.token)
 
 
@@ -114,7 +114,7 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
 
 
 @pytest.fixture
-def proxy(cluster: Growing, token: None) -> Iterator[Proxy]:
+def proxy(cluster: JobCluster, token: None) -> Iterator[Proxy]:
     proxy = Proxy(cluster.address)
     yield proxy
     proxy.close()
@@ -134,7 +134,7 @@ def started(jobs: Jobs, command: str) -> str:
     return job
 
 
-def test_a_job_that_asks_for_a_gpu_gets_a_node_that_has_one(cluster: Growing, project: Path):
+def test_a_job_that_asks_for_a_gpu_gets_a_node_that_has_one(cluster: JobCluster, project: Path):
     shown = "import os; print('GPU', os.environ.get('CUDA_VISIBLE_DEVICES'))"
     job = ["--", "python", "-c", shown]
     assert cluster.submit(*job, cwd=project).splitlines()[-1] == "GPU None"
@@ -142,7 +142,7 @@ def test_a_job_that_asks_for_a_gpu_gets_a_node_that_has_one(cluster: Growing, pr
 
 
 def test_a_sweep_that_is_stopped_leaves_checkpoints_of_the_steps_it_was_in(
-    cluster: Growing, small_dataset: Path, tmp_path: Path
+    cluster: JobCluster, small_dataset: Path, tmp_path: Path
 ):
     # A step takes longer than the three seconds that Ray gives a job by itself.
     tokens = 8192 * 16
@@ -173,7 +173,7 @@ def test_a_sweep_that_is_stopped_leaves_checkpoints_of_the_steps_it_was_in(
 
 
 def test_a_job_that_is_stopped_has_the_time_to_put_things_away(
-    cluster: Growing, project: Path, token: None
+    cluster: JobCluster, project: Path, token: None
 ):
     job = cluster.submit("--detach", "--", "python", "tidy.py", cwd=project).split()[-1]
     jobs = connect(cluster.address)

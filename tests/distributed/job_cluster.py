@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ _TYPES = {
 }
 
 
-class Growing:
+class JobCluster:
     """Such a cluster, by its address and token."""
 
     def __init__(self, address: str, token: str) -> None:
@@ -60,7 +60,7 @@ class Growing:
 
 
 @contextmanager
-def growing() -> Iterator[Growing]:
+def job_cluster() -> Iterator[JobCluster]:
     """Starts it, and leaves nothing of it."""
     token, mark = secrets.token_hex(32), f"LMRAY_TEST_MARK={secrets.token_hex(8)}"
     gcs, dashboard, agent = _free_ports(3)
@@ -78,7 +78,7 @@ def growing() -> Iterator[Growing]:
         config = Path(folder) / "config.json"
         config.write_text(json.dumps(_autoscaling(f"{get_node_ip_address()}:{gcs}")))
         words |= {"--temp-dir": folder, "--autoscaling-config": config}
-        cluster = Growing(f"http://127.0.0.1:{dashboard}", token)
+        cluster = JobCluster(f"http://127.0.0.1:{dashboard}", token)
         ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
         process = subprocess.Popen(
             [*ray, *(f"{name}={value}" for name, value in words.items())],
@@ -100,15 +100,18 @@ def growing() -> Iterator[Growing]:
             yield cluster
         finally:
             process.terminate()
+            with suppress(subprocess.TimeoutExpired):  # one of whose parts has died may hang
+                process.wait(60)
+            for pid in _processes(mark):  # also of the node that it started
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             process.wait()
-            for pid in _processes(mark):  # of the node that it started
-                os.kill(pid, signal.SIGKILL)
 
 
 def _autoscaling(gcs: str) -> dict[str, Any]:
     """Ray's provider for its own tests: a node is a raylet on this machine."""
     return {
-        "cluster_name": "growing",
+        "cluster_name": "jobs",
         "max_workers": 1,
         "idle_timeout_minutes": 1,
         "provider": {"type": "fake_multinode", "gcs_address": gcs},
