@@ -56,11 +56,11 @@ def run_sweep(
 
     `directory` must have been claimed and a Ray session begun. As many trials run at once as the
     scarcer of CPUs and GPUs has room for, or as `stated` (sweeps/places.py). Trials that an earlier
-    life gave up are run again as `retry` says. It ends early, its trials with checkpoints, once the directory
-    has a stop file, which SIGTERM asks for as well, or `limit()` is true, asked for whenever a
-    place is free and every few seconds. Losers keep of their checkpoints what `space.losers` says.
-    An actor that is `named` runs one job under its trial's name, for the dashboard; others run the
-    next one, too.
+    life gave up are run again as `retry` says. It ends early, its trials with checkpoints, once the
+    directory has a stop file, which SIGTERM asks for as well, or `limit()` is true, asked for
+    whenever a place is free and every few seconds. Losers keep of their checkpoints what
+    `space.losers` says. An actor that is `named` runs one job under its trial's name, for the
+    dashboard; others run the next one, too.
 
     Raises PreflightError if there will never be room for the trials, LmrayError if trial after
     trial fails alike.
