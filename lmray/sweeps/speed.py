@@ -51,8 +51,8 @@ def measured(run: Run, tokens: Path) -> Measured:
     if run.execution.device == "cuda" and not torch.cuda.is_available():
         raise PreflightError(
             "execution.device=cuda, and the price is of a few steps timed here, where torch sees "
-            "no CUDA device; say --tokens-per-s, the speed of a trial where it will run (`lmray "
-            "account PRESET --device` estimates it), or set execution.device=cpu"
+            "no CUDA device; say --tokens-per-s, the speed of one trial where it will run, or set "
+            "execution.device=cpu"
         )
     if resolve_device(run.execution.device).type == "cpu":
         return _measure(run, tokens)
