@@ -20,12 +20,15 @@ from typing import Any
 
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
+MOST = 4
+"""More than are asked for: a trial that ends may be waited for a moment longer."""
+
 _HEAD = "ray.head.default"
 
 
 @contextmanager
 def growing(workers: list[dict[str, int]], environment: dict[str, str]) -> Iterator[str]:
-    """A head with no CPU, and up to two workers of each of these resources, none yet.
+    """A head with no CPU, and up to MOST workers of each of these resources, none yet.
 
     Yields its address. All its processes are gone afterwards.
     """
@@ -75,7 +78,7 @@ def _free() -> int:
 def _config(workers: list[dict[str, int]], address: str) -> dict[str, Any]:
     kinds = {_HEAD: {"resources": {}, "node_config": {}, "max_workers": 0}}
     for number, resources in enumerate(workers):
-        limits = {"min_workers": 0, "max_workers": 2}
+        limits = {"min_workers": 0, "max_workers": MOST}
         kinds[f"worker-{number}"] = {"resources": resources, "node_config": {}, **limits}
     provider = {
         "type": "fake_multinode",
@@ -91,7 +94,7 @@ def _config(workers: list[dict[str, int]], address: str) -> dict[str, Any]:
     )
     return {
         "cluster_name": "growing",
-        "max_workers": 2 * len(workers),
+        "max_workers": MOST * len(workers),
         "idle_timeout_minutes": 1,
         "upscaling_speed": 1.0,
         "docker": {},
