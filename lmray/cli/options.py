@@ -35,6 +35,15 @@ Address = Annotated[
     typer.Option(envvar="RAY_ADDRESS", help="Ray cluster to join; without one, Ray starts here."),
 ]
 
+AtOnce = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Trials that may run at a time, on a cluster that grows also before it has the nodes: "
+        "those that wait make them come; 0: as many as there is room for.",
+    ),
+]
+
 Dashboard = Annotated[
     str,
     typer.Option(

@@ -10,6 +10,7 @@ import typer
 from lmray.cli.options import (
     DEFAULT_ROOT,
     Address,
+    AtOnce,
     Json,
     Overrides,
     Root,
@@ -96,6 +97,7 @@ def run(
     tokens_per_s: TokensPerS = 0.0,
     memory_gb: MemoryGB = 0.0,
     losers: Losers = _Losers.SPACE,
+    at_once: AtOnce = 0,
     address: Address = "",
     root: Root = DEFAULT_ROOT,
     json: Json = False,
@@ -111,8 +113,9 @@ def run(
     asked = _loaded(space, changes or [], memory_gb, root, losers)
     directory = locate_sweep(str(root / "sweeps" / (name or asked.name)), root)
     limit = _disk_limit(directory, root / "runs", max_disk)
-    agree(asked, directory, Agreement(max_hours, yes, tokens_per_s, max_disk or math.inf))
-    run_and_show(asked, directory, root / "runs", address, limit, as_json=json)
+    said = Agreement(max_hours, yes, tokens_per_s, max_disk or math.inf, at_once)
+    agree(asked, directory, said)
+    run_and_show(asked, directory, root / "runs", address, limit, as_json=json, at_once=at_once)
 
 
 @app.command()
@@ -122,6 +125,7 @@ def price(
     tokens_per_s: TokensPerS = 0.0,
     memory_gb: MemoryGB = 0.0,
     losers: Losers = _Losers.SPACE,
+    at_once: AtOnce = 0,
     root: Root = DEFAULT_ROOT,
     json: Json = False,
 ) -> None:
@@ -132,7 +136,7 @@ def price(
     from lmray.sweeps.axes import spoken
 
     asked = _loaded(space, changes or [], memory_gb, root, losers)
-    found = priced(asked, checked_data(asked), tokens_per_s)
+    found = priced(asked, checked_data(asked), tokens_per_s, at_once)
     refused = asked.refusals()
     reasons = [f"not tried: {spoken(each.combination)}: {each.reason}" for each in refused]
     lines = [found.sentence(), *reasons]
@@ -163,6 +167,7 @@ def resume(
     directory: SweepDirectory,
     retry: Annotated[_Retry, typer.Option(help="Closed trials to run again.")] = _Retry.FAILED,
     max_disk: MaxDisk = 0.0,
+    at_once: AtOnce = 0,
     address: Address = "",
     root: Root = DEFAULT_ROOT,
     json: Json = False,
@@ -173,7 +178,12 @@ def resume(
     found = locate_sweep(directory, root)
     space, _ = read_space(found)
     limit = _disk_limit(found, root / "runs", max_disk)
-    run_and_show(space, found, root / "runs", address, limit, as_json=json, retry=retry.value)
+    run_and_show(
+        *(space, found, root / "runs", address, limit),
+        as_json=json,
+        retry=retry.value,
+        at_once=at_once,
+    )
 
 
 def _disk_limit(directory: Path, runs: Path, max_disk: float) -> "DiskLimit":

@@ -4,7 +4,15 @@ from typing import Annotated
 
 import typer
 
-from lmray.cli.options import DEFAULT_ROOT, Address, Json, Root, SweepDirectory, locate_sweep
+from lmray.cli.options import (
+    DEFAULT_ROOT,
+    Address,
+    AtOnce,
+    Json,
+    Root,
+    SweepDirectory,
+    locate_sweep,
+)
 
 
 def audit(
@@ -13,6 +21,7 @@ def audit(
         int, typer.Option("-k", "--count", min=1, help="How many stopped trials to train.")
     ] = 3,
     seed: Annotated[int, typer.Option(help="Draws those that are not the nearest.")] = 0,
+    at_once: AtOnce = 0,
     address: Address = "",
     root: Root = DEFAULT_ROOT,
     json: Json = False,
@@ -64,7 +73,7 @@ def audit(
         ray_session(address, dashboard=several, shared=found.parent) as joined,
         watching(found, runs, chosen) as observe,
     ):
-        run_audit(space, splits, found, runs, chosen, observe=observe, named=joined)
+        run_audit(space, splits, found, runs, chosen, observe=observe, named=joined, stated=at_once)
     sweep = read_sweep(found, runs)
     events = read_events(ledger)
     told = honesty(sweep, events).lines()

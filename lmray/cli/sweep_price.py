@@ -19,6 +19,8 @@ class Agreement:
     tokens_per_s: float
     """As stated; 0 to measure."""
     max_disk_gb: float
+    at_once: int
+    """Trials, as stated; 0 for those that this machine has room for."""
 
 
 def checked_data(space: "Space") -> "Splits":
@@ -35,18 +37,21 @@ def checked_data(space: "Space") -> "Splits":
     return splits
 
 
-def priced(space: "Space", splits: "Splits", tokens_per_s: float) -> "Price":
-    """The price at the speed given, or at that of a few steps of the base on this machine."""
+def priced(space: "Space", splits: "Splits", tokens_per_s: float, at_once: int) -> "Price":
+    """The price at the speed and trials at once that are given, or those of this machine for 0.
+
+    The speed is that of a few steps of the base.
+    """
     from lmray.cli.show import err
     from lmray.sweeps.price import price
     from lmray.sweeps.speed import Measured, measured, trials_at_once
 
     seen = Measured(tokens_per_s, gpu_bytes=0)
     if not tokens_per_s:
-        err.print("price: timing a few steps of the base (or say --tokens-per-s)")
+        err.print("price: timing a few steps of the base here (or say --tokens-per-s)")
         seen = measured(space.base, splits.directory)
-    at_once = trials_at_once(space.base)
-    return price(space, len(splits.valid), at_once=at_once, **vars(seen))
+    places = at_once or trials_at_once(space.base)
+    return price(space, len(splits.valid), at_once=places, **vars(seen))
 
 
 def agree(space: "Space", directory: Path, said: Agreement) -> None:
@@ -67,7 +72,7 @@ def agree(space: "Space", directory: Path, said: Agreement) -> None:
             return
     for each in space.refusals():
         err.print(f"not tried: {spoken(each.combination)}: {each.reason}", markup=False)
-    asked = priced(space, splits, said.tokens_per_s)
+    asked = priced(space, splits, said.tokens_per_s, said.at_once)
     err.print(f"price: {asked.sentence()}", markup=False, soft_wrap=True)
     if not said.yes:
         check_price(asked, directory, max_hours=said.max_hours, max_disk_gb=said.max_disk_gb)

@@ -21,8 +21,11 @@ def carry_out(
     address: str,
     limit: "DiskLimit",
     retry: "Retry" = "failed",
+    at_once: int = 0,
 ) -> "tuple[Sweep, Path]":
     """Runs what is left of a sweep and writes its report; returns both, the latter's path.
+
+    `at_once` trials at a time, 0 for as many as there is room for.
 
     Raises LimitError if it is beyond the limit as it stands.
     """
@@ -67,6 +70,7 @@ def carry_out(
                     observe=observe,
                     limit=limit,
                     named=joined,
+                    stated=at_once,
                 )
     else:
         free()
@@ -83,12 +87,13 @@ def run_and_show(
     *,
     as_json: bool,
     retry: "Retry" = "failed",
+    at_once: int = 0,
 ) -> None:
     """Runs what is left of a sweep, prints its table and answer, and leaves as `leave`."""
     from lmray.cli.show import result
     from lmray.sweeps.answers.report import answer
 
-    sweep, path = carry_out(space, directory, runs, address, limit, retry)
+    sweep, path = carry_out(space, directory, runs, address, limit, retry, at_once)
     show_trials(sweep, as_json=as_json, runs=runs)
     if not as_json:
         result(None, f"{answer(sweep)}\nreport: {path}", as_json=False)

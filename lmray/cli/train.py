@@ -91,16 +91,15 @@ def _train(run: "Run", splits: "Splits", runs: Path, address: str) -> "RunDirect
 
             with _interruptible() as interrupted:
                 return execute(run, splits, runs, report=report, interrupted=interrupted)
-        from lmray.distributed.cluster import nodes, ray_session
+        from lmray.distributed.cluster import grows, nodes, ray_session
         from lmray.distributed.train import train_on_workers
         from lmray.sweeps.places import at_once
 
         with (
-            ray_session(address, shared=runs) as joined,
+            ray_session(address, shared=runs),
             _following(run, splits.digest, runs, report),
         ):
-            if not joined:  # a cluster may grow, and this machine does not
-                at_once(run.execution, nodes())
+            at_once(run.execution, nodes(), stated=1, grows=grows)
             try:
                 return train_on_workers(run, splits, runs)
             except SystemExit:

@@ -1,5 +1,6 @@
 """Joining a running Ray cluster, or starting a quiet local one that lives as long as its caller."""
 
+import json
 import logging
 import os
 import secrets
@@ -12,12 +13,17 @@ from typing import Any
 
 import ray
 from ray._private import ray_constants, worker
+from ray.autoscaler._private.util import format_readonly_node_type
+from ray.experimental.internal_kv import _internal_kv_get
 
 from lmray.distributed.notice import as_ctrl_c, kept, on_notice
 from lmray.distributed.shared_root import require_shared
 from lmray.errors import PreflightError
 from lmray.machine import available_cores
 from lmray.sweeps.places import Node
+
+_AUTOSCALER_S = 10.0
+"""It has looked at the cluster by then."""
 
 
 @contextmanager
@@ -111,6 +117,23 @@ def nodes() -> list[Node]:
             has = node["Resources"]
             found.append(Node(node["NodeManagerAddress"], has.get("CPU", 0), has.get("GPU", 0)))
     return found
+
+
+def grows() -> bool:
+    """Whether the session's cluster may get nodes because something waits for them.
+
+    Ray's autoscaler looks after every cluster. Where nobody told it what nodes there may be it
+    mirrors those that have joined, each as a kind of its own; one that has said nothing, as its
+    second version does not in this place, may do more.
+    """
+    deadline = time.monotonic() + _AUTOSCALER_S
+    while time.monotonic() < deadline:
+        status = json.loads(_internal_kv_get(ray_constants.DEBUG_AUTOSCALING_STATUS) or "{}")
+        if report := status.get("autoscaler_report"):
+            kinds = report["node_type_mapping"].items()
+            return any(kind != format_readonly_node_type(node) for node, kind in kinds)
+        time.sleep(0.2)
+    return True
 
 
 def probe() -> str:

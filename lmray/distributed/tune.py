@@ -20,7 +20,7 @@ from lmray import remote
 from lmray.config import Execution, Run, override
 from lmray.dataset import Splits
 from lmray.distributed.asha import AshaScheduler, Broken, Jobs, Judge
-from lmray.distributed.cluster import nodes
+from lmray.distributed.cluster import grows, nodes
 from lmray.distributed.gauges import sweep_gauges
 from lmray.distributed.notice import kept, on_notice
 from lmray.distributed.trial import NamedJob, job
@@ -54,19 +54,20 @@ def run_sweep(
     observe: Callable[[Event], None] = ignore,
     limit: Callable[[], bool] = never,
     named: bool = False,
+    stated: int = 0,
 ) -> dict[str, str]:
     """Runs the trials of `space` that `directory`'s ledger has not closed; returns how each stands.
 
     `directory` must have been claimed and a Ray session begun. As many trials run at once as the
-    scarcer of CPUs and GPUs has room for (sweeps/places.py). Trials that an earlier life gave up
-    are run again as `retry` says. It ends early, its trials with checkpoints, once the directory
-    has a stop file, which SIGTERM and Ctrl-C ask for as well, or `limit()` is true, asked for
-    whenever a place is free and every few seconds. Losers keep of their checkpoints what
+    scarcer of CPUs and GPUs has room for, or as `stated` (sweeps/places.py). Trials that an earlier
+    life gave up are run again as `retry` says. It ends early, its trials with checkpoints, once the
+    directory has a stop file, which SIGTERM and Ctrl-C ask for as well, or `limit()` is true, asked
+    for whenever a place is free and every few seconds. Losers keep of their checkpoints what
     `space.losers` says. An actor that is `named` runs one job under its trial's name, for the
     dashboard; others run the next one, too.
 
-    Raises PreflightError if the cluster has no room for one trial, LmrayError if trial after trial
-    fails alike.
+    Raises PreflightError if there will never be room for the trials, LmrayError if trial after
+    trial fails alike.
     """
     begin(directory)
     remote.publish(directory)
@@ -86,7 +87,7 @@ def run_sweep(
     reopen(space.asha, budget, ledger, runs, retry)
     stands = standing(ledger.events())
     if any(stands.get(trial.id) not in (*CLOSED, "failed") for trial in turns):
-        places = at_once(space.base.execution, nodes())
+        places = at_once(space.base.execution, nodes(), stated=stated, grows=grows)
         seeds = len(space.seeds)
         referee = Referee(space.asha, budget, ledger, turns, places=places, seeds=seeds, stop=stop)
         asked = _Asked(splits, directory, runs, referee.levels, turns.trials)
@@ -97,7 +98,7 @@ def run_sweep(
         counted = Turns(space, splits.digest, directory, stop)
         shown = sweep_gauges(directory, lambda: len(counted.trials()))
         with shown, repeating(watch, every_s=_WATCH_S), _told(asked_to):
-            _drive(referee, asked, space=space, stop=stop, named=named, after=free)
+            _drive(referee, asked, space=space, places=places, stop=stop, named=named, after=free)
     stands = standing(ledger.events())
     fetch(directory, runs)
     for trial in turns.trials():
@@ -115,21 +116,23 @@ def run_audit(
     *,
     observe: Callable[[Event], None] = ignore,
     named: bool = False,
+    stated: int = 0,
 ) -> None:
     """Trains stopped trials to their end, as events of the ledger that decide nothing.
 
-    Those that have been audited before are not trained again. Ends early, names its actors and
-    raises as `run_sweep` does.
+    Those that have been audited before are not trained again. Ends early, names its actors, has
+    places and raises as `run_sweep` does.
     """
     begin(directory)
     ledger = Ledger(directory / "ledger.jsonl", observe)
     auditor = Auditor(ledger, chosen)
     if auditor.jobs:
+        places = at_once(space.base.execution, nodes(), stated=stated, grows=grows)
         trials = space.trials(splits.digest)
         asked = _Asked(splits, directory, runs, (), lambda: trials)
         asked_to = StopFile.of(directory)
         with _told(asked_to):
-            _drive(auditor, asked, space=space, stop=asked_to, named=named)
+            _drive(auditor, asked, space=space, places=places, stop=asked_to, named=named)
 
 
 def _told(asked_to: StopFile) -> AbstractContextManager[None]:
@@ -184,6 +187,7 @@ def _drive(
     asked: _Asked,
     *,
     space: Space,
+    places: int,
     stop: Callable[[], bool],
     named: bool,
     after: Callable[[], None] = _nothing,
@@ -195,7 +199,8 @@ def _drive(
     # Tune's answer to Ctrl-C ends the trials without checkpoints, and would stay after its end.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     # How many jobs may be on their way to a place; one at a time, the first of them start in turn.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(at_once(execution, nodes()))
+    # That they wait is what makes a cluster grow.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(places)
     with tempfile.TemporaryDirectory(prefix="lmray-tune-") as scratch:
         tuner = tune.Tuner(
             tune.with_resources(NamedJob if named else job, _resources(execution)),

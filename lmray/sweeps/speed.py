@@ -10,6 +10,7 @@ import torch
 
 from lmray.config import Run, override
 from lmray.dataset import open_splits
+from lmray.errors import PreflightError
 from lmray.machine import available_cores
 from lmray.sweeps.places import Node, room
 from lmray.training.device import resolve_device
@@ -31,9 +32,11 @@ class Measured:
 
 
 def trials_at_once(run: Run) -> int:
-    """Trials of `run` that this machine has room for at a time, by its cores and GPUs."""
-    on_gpu = resolve_device(run.execution.device).type == "cuda"
-    here = Node("this machine", available_cores(), torch.cuda.device_count() if on_gpu else 0)
+    """Trials of `run` that this machine has room for at a time, by its cores and GPUs; at least 1.
+
+    So a sweep for which it has none takes at most as long as its trials one after the other.
+    """
+    here = Node("this machine", available_cores(), torch.cuda.device_count())
     return max(1, room(run.execution, [here]) // run.execution.workers)
 
 
@@ -42,7 +45,15 @@ def measured(run: Run, tokens: Path) -> Measured:
 
     Takes about two seconds once the first step is done. On a CPU a worker has one thread unless
     the run says more, as it has in a sweep. On a GPU all its memory may be used, and is given back.
+
+    Raises PreflightError if the run asks for a GPU and there is none here.
     """
+    if run.execution.device == "cuda" and not torch.cuda.is_available():
+        raise PreflightError(
+            "execution.device=cuda, and the price is of a few steps timed here, where torch sees "
+            "no CUDA device; say --tokens-per-s, the speed of one trial where it will run, or set "
+            "execution.device=cpu"
+        )
     if resolve_device(run.execution.device).type == "cpu":
         return _measure(run, tokens)
     # Torch keeps a context on the GPU for as long as its process lives.

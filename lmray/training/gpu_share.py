@@ -56,9 +56,8 @@ def keep_to_share(execution: Execution) -> None:
 
 def check_share(execution: Execution, needed: int) -> None:
     """As `require_room` of this machine's GPU; of one that is not there, or not shared, nothing."""
-    device = resolve_device(execution.device)
-    if device.type == "cuda":
-        total = torch.cuda.get_device_properties(device).total_memory
+    if execution.device != "cpu" and torch.cuda.is_available():
+        total = torch.cuda.get_device_properties("cuda").total_memory
         require_room(execution.gpu_share, needed, total)
 
 

@@ -59,6 +59,15 @@ def test_a_sweep_beyond_its_limit_is_refused_and_leaves_nothing(asks, tmp_path: 
     assert not (tmp_path / "lmray-out").exists()
 
 
+def test_a_price_for_gpus_elsewhere_needs_none_here_but_their_speed(asks):
+    stated = ("--tokens-per-s", "1000", "--at-once", "4", "--json")
+    code, out, _ = asks("price", "mine.py", "execution.device=cuda", *stated)
+    assert code == 0
+    assert json.loads(out)["at_once"] == 4
+    _, alone, _ = asks("price", "mine.py", "--tokens-per-s", "1000", "--at-once", "1", "--json")
+    assert json.loads(out)["hours"] == pytest.approx(json.loads(alone)["hours"] / 4)
+
+
 def test_a_sweep_that_may_take_more_disk_than_it_is_allowed_is_refused(asks, tmp_path: Path):
     code, _, err = asks("run", "mine.py", "--tokens-per-s", "1e9", "--max-disk", "1e-4")
     assert code == 3

@@ -71,6 +71,49 @@ def test_a_demand_that_nowhere_fits_is_refused_saying_what_is_short_where():
         at_once(Execution(workers=4), nodes)
     with pytest.raises(PreflightError, match=r"1 CPU and 0\.5 GPU each \(c has 0 GPUs\); .*=cpu"):
         at_once(Execution(device="cuda", gpu_share=0.5), [Node("c", 8, 0)])
+    with pytest.raises(PreflightError, match=r"execution\.workers=1, but .* 0 CPUs\); add nodes$"):
+        at_once(Execution(), [Node("c", 0, 0)])
     many = [Node(str(k), 0, 0) for k in range(9)]
     with pytest.raises(PreflightError, match=r"5 has 0 CPUs, 5 more with no more\)"):
         at_once(Execution(), many)
+
+
+HEAD = [Node("head", 0, 0)]
+"""The nodes of a cluster whose workers are to come."""
+
+
+def test_as_many_trials_as_stated_wait_for_the_nodes_of_a_cluster_that_grows():
+    for device in ("cpu", "cuda"):
+        execution = Execution(device=device, workers=2)
+        assert at_once(execution, HEAD, stated=3, grows=lambda: True) == 3
+    two = [*HEAD, Node("a", 2, 0)]
+    assert at_once(Execution(device="cpu"), two, stated=3, grows=lambda: True) == 3
+    assert at_once(Execution(), two, stated=1, grows=lambda: True) == 1
+    assert at_once(Execution(), two, grows=lambda: True) == 2
+    assert demand(Execution(device="cuda", gpu_share=0.5), HEAD) == {"CPU": 1, "GPU": 0.5}
+    assert demand(Execution(device="cpu"), HEAD) == {"CPU": 1}
+
+
+def test_a_cluster_that_grows_wants_to_be_told_how_far_and_for_what():
+    remedy = "say --at-once N, as many trials as may wait for nodes of a cluster that grows"
+    said = f"Ray has room for 0 at 1 CPU each (head has 0 CPUs); {remedy}"
+    with pytest.raises(PreflightError, match=re.escape(said)):
+        at_once(Execution(), HEAD, grows=lambda: True)
+    said = f"execution.workers=2, .*; lower execution.workers, set execution.device=cpu or {remedy}"
+    with pytest.raises(PreflightError, match=said):
+        at_once(Execution(device="cuda", workers=2), HEAD, grows=lambda: True)
+    said = "execution.device=auto, .* 0 of 2 trials .*; set execution.device=cuda or .*=cpu$"
+    with pytest.raises(PreflightError, match=said):
+        at_once(Execution(), HEAD, stated=2, grows=lambda: True)
+    seen = [*HEAD, Node("a", 8, 1)]
+    assert at_once(Execution(), seen, stated=2, grows=lambda: True) == 2
+
+
+def test_more_than_there_will_ever_be_room_for_is_refused():
+    with pytest.raises(PreflightError, match=r"^execution\.workers=1, .*; add nodes$"):
+        at_once(Execution(device="cpu"), HEAD, stated=2)
+    said = (
+        r"^--at-once=3 and execution.workers=1, .* room for 2 at .*; lower --at-once or add nodes"
+    )
+    with pytest.raises(PreflightError, match=said):
+        at_once(Execution(device="cpu"), [Node("a", 2, 0)], stated=3)

@@ -2,6 +2,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from lmray.accounting import num_parameters, training_flops, training_memory
 from lmray.config import Budget, Data, Evaluation, Execution, Run, override
@@ -130,6 +131,14 @@ def test_speed_is_measured_on_the_data(small_dataset: Path):
     assert found.tokens_per_s > 0
     assert found.gpu_bytes == 0, "on a CPU"
     assert trials_at_once(override(run, {"data.batch_size": 64, "execution.workers": 64})) == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_what_runs_on_a_gpu_is_not_timed_on_a_machine_that_has_none(small_dataset: Path):
+    run = override(small_run(small_dataset), {"execution.device": "cuda"})
+    with pytest.raises(PreflightError, match=r"device=cuda, and the price .*; say --tokens-per-s"):
+        measured(run, small_dataset)
+    assert trials_at_once(run) == 1, "the most that it can take"
 
 
 def test_a_price_is_one_line():

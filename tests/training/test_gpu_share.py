@@ -88,6 +88,11 @@ def test_a_refusal_names_the_most_trials_that_fit(share: float, needed: int, dev
         require_room(1 / (count + 1), needed, device)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_share_of_a_gpu_elsewhere_is_not_checked_here():
+    check_share(Execution(device="cuda", gpu_share=0.5), 10**15)
+
+
 def test_a_refusal_has_the_value_the_rule_and_the_remedy():
     with pytest.raises(PreflightError) as refused:
         require_room(0.25, 30 * GB, 80 * GB)
