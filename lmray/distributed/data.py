@@ -113,15 +113,18 @@ def run_tasks(num_cpus: int) -> Callable[[Sequence[ShardTask]], Iterator[ShardRo
             rows.append(make_shard(ShardTask(range=part, **item)).model_dump())
         return pa.Table.from_pylist(rows)
 
-    def run(tasks: Sequence[ShardTask]) -> Iterator[ShardRow]:
+    def made(tasks: Sequence[ShardTask]) -> Iterator[ShardRow]:
         if len(tasks) <= 1:
             yield from map(make_shard, tasks)  # sooner done than a pipeline starts
             return
-        split = Path(tasks[0].directory)
         for table in _tables(_mapped([asdict(task) for task in tasks], make, num_cpus)):
-            for row in map(ShardRow.model_validate, table.to_pylist()):
-                count_shard(row, dataset=split.parent.name, split=split.name)
-                yield row
+            yield from map(ShardRow.model_validate, table.to_pylist())
+
+    def run(tasks: Sequence[ShardTask]) -> Iterator[ShardRow]:
+        for row in made(tasks):
+            split = Path(tasks[0].directory)
+            count_shard(row, dataset=split.parent.name, split=split.name)
+            yield row
 
     return run
 
