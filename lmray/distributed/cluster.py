@@ -5,7 +5,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import ray
 from ray._private import ray_constants
 
 from lmray.distributed.notice import as_ctrl_c, on_notice
-from lmray.distributed.shared_root import require_shared
+from lmray.distributed.shared_root import shared as shared_by_all
 from lmray.errors import PreflightError
 from lmray.machine import available_cores
 from lmray.sweeps.places import Node
@@ -54,9 +54,7 @@ def ray_session(
             cores = available_cores()
             ray.init(address="local", num_cpus=cores, include_dashboard=dashboard, **quiet)
     try:
-        with on_notice(as_ctrl_c):
-            if shared is not None:
-                require_shared(shared)
+        with on_notice(as_ctrl_c), shared_by_all(shared) if shared else nullcontext():
             yield bool(address)
     finally:
         ray.shutdown()

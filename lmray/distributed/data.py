@@ -17,6 +17,8 @@ import ray.data
 from lmray.corpus import ByteRange
 from lmray.dataset import ShardRow, ShardTask, make_shard
 from lmray.distributed.gauges import count_shard
+from lmray.distributed.shared_root import not_seen, require_shared
+from lmray.errors import LmrayError
 from lmray.machine import peak_memory
 from lmray.progress import Progress
 from lmray.tokenizer.corpus_counts import PHASE, CountRanges, CountRule, Effort, count_range
@@ -38,6 +40,7 @@ def count_ranges(num_cpus: int, *, most_tables: int = 64, fan_in: int = 8) -> Co
     ) -> tuple[PretokenCounts, Effort]:
         def count(items: pa.Table) -> pa.Table:
             parts = [ByteRange(**item) for item in items.to_pylist()]
+            _require_here(parts)
             counter = pretoken_counter(
                 rule.pattern,
                 rule.special_tokens,
@@ -107,10 +110,11 @@ def run_tasks(num_cpus: int) -> Callable[[Sequence[ShardTask]], Iterator[ShardRo
     """The lmray.dataset.RunTasks that encodes shards on the cluster, `num_cpus` at a time."""
 
     def make(items: pa.Table) -> pa.Table:
-        rows = []
-        for item in items.to_pylist():
-            part = ByteRange(**item.pop("range"))
-            rows.append(make_shard(ShardTask(range=part, **item)).model_dump())
+        tasks = [
+            ShardTask(range=ByteRange(**item.pop("range")), **item) for item in items.to_pylist()
+        ]
+        _require_here([task.range for task in tasks])
+        rows = [make_shard(task).model_dump() for task in tasks]
         return pa.Table.from_pylist(rows)
 
     def made(tasks: Sequence[ShardTask]) -> Iterator[ShardRow]:
@@ -127,6 +131,14 @@ def run_tasks(num_cpus: int) -> Callable[[Sequence[ShardTask]], Iterator[ShardRo
             yield row
 
     return run
+
+
+def _require_here(parts: Sequence[ByteRange]) -> None:
+    """Refuses to work on a node that lacks the root or the text, as one that joins later may."""
+    require_shared()
+    for path in {part.path for part in parts}:
+        if not Path(path).exists():
+            raise not_seen(path, ray.util.get_node_ip_address())
 
 
 def _num_tasks(num_items: int, num_cpus: int) -> int:
@@ -157,4 +169,12 @@ def _mapped(
 
 def _tables(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
     """The tables of a dataset as they are made."""
-    yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    try:
+        yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    except ray.exceptions.RayTaskError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, LmrayError):
+            cause = getattr(cause, "cause", None) or cause.__cause__
+        if cause is not None:
+            raise cause from None
+        raise
