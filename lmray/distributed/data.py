@@ -4,6 +4,7 @@ Text and tokens never pass through Ray's object store, only pre-token counts do.
 """
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, fields, replace
@@ -18,7 +19,7 @@ from lmray.corpus import ByteRange
 from lmray.dataset import ShardRow, ShardTask, make_shard
 from lmray.distributed.gauges import count_shard
 from lmray.distributed.shared_root import not_seen, require_shared
-from lmray.errors import LmrayError
+from lmray.errors import PreflightError
 from lmray.machine import peak_memory
 from lmray.progress import Progress
 from lmray.tokenizer.corpus_counts import PHASE, CountRanges, CountRule, Effort, count_range
@@ -26,6 +27,8 @@ from lmray.tokenizer.counting import merge_counts, pretoken_counter
 from lmray.tokenizer.counts import PretokenCounts
 
 _TASKS_PER_CPU, _MOST_ITEMS = 4, 16
+
+_REFUSAL = re.compile(rf"^{PreflightError.__module__}\.PreflightError: (.+)$", re.MULTILINE)
 
 
 def count_ranges(num_cpus: int, *, most_tables: int = 64, fan_in: int = 8) -> CountRanges:
@@ -172,9 +175,8 @@ def _tables(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
     try:
         yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     except ray.exceptions.RayTaskError as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, LmrayError):
-            cause = getattr(cause, "cause", None) or cause.__cause__
-        if cause is not None:
-            raise cause from None
+        # Of what a task raised Ray Data brings only the text (2.60).
+        refusal = _REFUSAL.search(str(error))
+        if refusal:
+            raise PreflightError(refusal[1]) from None
         raise
