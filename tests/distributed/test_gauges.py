@@ -227,8 +227,7 @@ def test_a_prometheus_and_rays_state_know_the_trials_of_a_running_sweep_by_name(
         dashboard = f"http://{ray.worker.global_worker.node.address_info['webui_url']}"
         alive = [("state", "=", "ALIVE")]
         actors = list_actors(dashboard, filters=alive, detail=True, limit=1000)
-        [actor] = [each for each in actors if each.class_name == "NamedJob"]
-        assert actor.repr_name == name
+        [actor] = [each for each in actors if each.repr_name == name]
         said = "".join(get_log(dashboard, actor_id=actor.actor_id, timeout=60))
         assert f"{name}: " in said
         [found] = query(loss)
