@@ -224,11 +224,11 @@ def test_a_prometheus_and_rays_state_know_the_trials_of_a_running_sweep_by_name(
         asked = 'ray_lmray_trials{sweep="named", status="running"}'
         wait_for(lambda: bool(query(asked)), "Prometheus has not got the sweep's trials")
         assert [float(each["value"][1]) for each in query(asked)] == [1]
-        dashboard = f"http://{ray.worker.global_worker.node.address_info['webui_url']}"
+        cluster = ray.get_runtime_context().gcs_address
         alive = [("state", "=", "ALIVE")]
-        actors = list_actors(dashboard, filters=alive, detail=True, limit=1000)
+        actors = list_actors(cluster, filters=alive, detail=True, limit=1000)
         [actor] = [each for each in actors if each.repr_name == name]
-        said = "".join(get_log(dashboard, actor_id=actor.actor_id, timeout=60))
+        said = "".join(get_log(cluster, actor_id=actor.actor_id, timeout=60))
         assert f"{name}: " in said
         [found] = query(loss)
     records = RunDirectory(tmp_path / "runs" / trial.id).records("train")
