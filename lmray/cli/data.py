@@ -73,8 +73,10 @@ def build_dataset(
         )
     from lmray.distributed.cluster import ray_session
     from lmray.distributed.data import run_tasks
+    from lmray.distributed.shared_root import require_seen
 
     with ray_session(address, shared=directory.parent):
+        require_seen([*corpus.train, *corpus.valid, tokenizer])
         lmray.dataset.build(
             corpus,
             tokenizer.resolve(),

@@ -113,8 +113,10 @@ def train_tokenizer(
         return path, facts
     from lmray.distributed.cluster import ray_session
     from lmray.distributed.data import count_ranges
+    from lmray.distributed.shared_root import require_seen
 
-    with ray_session(address):
+    with ray_session(address, shared=directory.parent):
+        require_seen(corpus.train)
         facts = train(count_ranges=count_ranges(workers), progress=progress)
     remote.publish(directory)
     return path, facts

@@ -7,7 +7,7 @@ import secrets
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from ray.autoscaler._private.util import format_readonly_node_type
 from ray.experimental.internal_kv import _internal_kv_get
 
 from lmray.distributed.notice import as_ctrl_c, kept, on_notice
-from lmray.distributed.shared_root import require_shared
+from lmray.distributed.shared_root import shared as shared_by_all
 from lmray.errors import PreflightError
 from lmray.machine import available_cores
 from lmray.sweeps.places import Node
@@ -49,9 +49,8 @@ def ray_session(
         _silent(),
         _begun(address or os.environ.get("RAY_ADDRESS", ""), dashboard) as joined,
         on_notice(as_ctrl_c, signal.SIGTERM),
+        shared_by_all(shared) if shared else nullcontext(),
     ):
-        if shared is not None:
-            require_shared(shared)
         yield joined
 
 

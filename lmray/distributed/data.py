@@ -4,6 +4,7 @@ Text and tokens never pass through Ray's object store, only pre-token counts do.
 """
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, fields, replace
@@ -17,6 +18,8 @@ import ray.data
 from lmray.corpus import ByteRange
 from lmray.dataset import ShardRow, ShardTask, make_shard
 from lmray.distributed.gauges import count_shard
+from lmray.distributed.shared_root import not_seen, require_shared
+from lmray.errors import PreflightError
 from lmray.machine import peak_memory
 from lmray.progress import Progress
 from lmray.tokenizer.corpus_counts import PHASE, CountRanges, CountRule, Effort, count_range
@@ -24,6 +27,8 @@ from lmray.tokenizer.counting import merge_counts, pretoken_counter
 from lmray.tokenizer.counts import PretokenCounts
 
 _TASKS_PER_CPU, _MOST_ITEMS = 4, 16
+
+_REFUSAL = re.compile(rf"^{PreflightError.__module__}\.PreflightError: (.+)$", re.MULTILINE)
 
 
 def count_ranges(num_cpus: int, *, most_tables: int = 64, fan_in: int = 8) -> CountRanges:
@@ -38,6 +43,7 @@ def count_ranges(num_cpus: int, *, most_tables: int = 64, fan_in: int = 8) -> Co
     ) -> tuple[PretokenCounts, Effort]:
         def count(items: pa.Table) -> pa.Table:
             parts = [ByteRange(**item) for item in items.to_pylist()]
+            _require_here(parts)
             counter = pretoken_counter(
                 rule.pattern,
                 rule.special_tokens,
@@ -107,23 +113,35 @@ def run_tasks(num_cpus: int) -> Callable[[Sequence[ShardTask]], Iterator[ShardRo
     """The lmray.dataset.RunTasks that encodes shards on the cluster, `num_cpus` at a time."""
 
     def make(items: pa.Table) -> pa.Table:
-        rows = []
-        for item in items.to_pylist():
-            part = ByteRange(**item.pop("range"))
-            rows.append(make_shard(ShardTask(range=part, **item)).model_dump())
+        tasks = [
+            ShardTask(range=ByteRange(**item.pop("range")), **item) for item in items.to_pylist()
+        ]
+        _require_here([task.range for task in tasks])
+        rows = [make_shard(task).model_dump() for task in tasks]
         return pa.Table.from_pylist(rows)
 
-    def run(tasks: Sequence[ShardTask]) -> Iterator[ShardRow]:
+    def made(tasks: Sequence[ShardTask]) -> Iterator[ShardRow]:
         if len(tasks) <= 1:
             yield from map(make_shard, tasks)  # sooner done than a pipeline starts
             return
-        split = Path(tasks[0].directory)
         for table in _tables(_mapped([asdict(task) for task in tasks], make, num_cpus)):
-            for row in map(ShardRow.model_validate, table.to_pylist()):
-                count_shard(row, dataset=split.parent.name, split=split.name)
-                yield row
+            yield from map(ShardRow.model_validate, table.to_pylist())
+
+    def run(tasks: Sequence[ShardTask]) -> Iterator[ShardRow]:
+        for row in made(tasks):
+            split = Path(tasks[0].directory)
+            count_shard(row, dataset=split.parent.name, split=split.name)
+            yield row
 
     return run
+
+
+def _require_here(parts: Sequence[ByteRange]) -> None:
+    """Refuses to work on a node that lacks the root or the text, as one that joins later may."""
+    require_shared()
+    for path in {part.path for part in parts}:
+        if not Path(path).exists():
+            raise not_seen(path, ray.util.get_node_ip_address())
 
 
 def _num_tasks(num_items: int, num_cpus: int) -> int:
@@ -154,4 +172,11 @@ def _mapped(
 
 def _tables(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
     """The tables of a dataset as they are made."""
-    yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    try:
+        yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    except ray.exceptions.RayTaskError as error:
+        # Of what a task raised Ray Data brings only the text (2.60).
+        refusal = _REFUSAL.search(str(error))
+        if refusal:
+            raise PreflightError(refusal[1]) from None
+        raise

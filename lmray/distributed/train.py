@@ -20,6 +20,7 @@ from lmray.distributed.cluster import nodes
 from lmray.distributed.notice import given, heeded
 from lmray.distributed.predecessor import wait_for_predecessor
 from lmray.distributed.process_group import ProcessGroup
+from lmray.distributed.shared_root import require_shared
 from lmray.distributed.watching import watched
 from lmray.runs.execute import execute
 from lmray.runs.lineage import beginning
@@ -98,6 +99,7 @@ def train_on_workers(
 
 def _work(config: dict[str, Any]) -> None:
     """One worker: the loop, which in a sweep asks at each rung whether it goes on."""
+    require_shared()
     run = Run.model_validate(config["run"])
 
     def tell(record: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from lmray.config import Run
 from lmray.dataset import open_splits
 from lmray.distributed.notice import Heeding, given, heeded
 from lmray.distributed.predecessor import wait_while_it_trains
+from lmray.distributed.shared_root import require_shared
 from lmray.distributed.train import train_on_workers
 from lmray.distributed.watching import watched
 from lmray.runs.execute import execute
@@ -39,6 +40,7 @@ def job(config: dict[str, Any]) -> None:
     Rungs that the run has passed without the sweep's knowledge, in another sweep, say, are judged
     by what it wrote down there.
     """
+    require_shared()
     spec = config["trial"]
     run = Run.model_validate(spec["run"])
     runs = remote.cached(spec["runs"])

@@ -6,13 +6,14 @@ those a user added. A file called stop asks whoever drives the sweep to end it f
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from lmray import remote
 from lmray.config import Run
-from lmray.errors import PreflightError, UsageError
+from lmray.errors import LmrayError, PreflightError, UsageError
 from lmray.refusal import unknown_key
 from lmray.storage import (
     append_line,
@@ -156,7 +157,9 @@ class StopFile:
         now = time.monotonic()
         if now >= self._next_look:
             self._next_look = now + (_ASK_S if remote.url(self.path) else 1)
-            self._there = self.path.exists() or remote.exists(self.path)
+            # A URL that does not answer this time has not taken back what it said.
+            with suppress(LmrayError):
+                self._there = self.path.exists() or remote.exists(self.path)
         return self._there
 
     def ask(self) -> None:

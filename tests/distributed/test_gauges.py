@@ -17,19 +17,21 @@ import pytest
 import ray
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
+from ray.util.state import get_log, list_actors
 
 from lmray.config import Budget
-from lmray.dataset import open_splits
+from lmray.dataset import build, open_splits
 from lmray.distributed import gauges
+from lmray.distributed.data import run_tasks
 from lmray.distributed.gauges import count_shard
 from lmray.distributed.tune import run_sweep
-from lmray.distributed.watching import watched
+from lmray.distributed.watching import title, watched
 from lmray.runs.execute import execute
 from lmray.runs.run_directory import RunDirectory
 from lmray.sweeps.decisions.asha import Asha
-from lmray.sweeps.space import Space
+from lmray.sweeps.space import Space, Trial
 from lmray.sweeps.sweep_directory import StopFile, claim
-from tests.small import small_run
+from tests.small import small_run, write_corpus, write_tokenizer
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = json.loads((ROOT / "scripts" / "grafana_dashboard.json").read_text())
@@ -54,15 +56,13 @@ def endpoint() -> str:
     return f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}"
 
 
-def exported(sweep: str) -> list[Sample]:
+def exported(name: str, label: str = "sweep") -> list[Sample]:
     """The samples of a sweep at the node's metrics port, as Prometheus would read them."""
     with urllib.request.urlopen(f"http://{endpoint()}/metrics", timeout=60) as answer:
         families = text_string_to_metric_families(answer.read().decode())
         samples = [sample for family in families for sample in family.samples]
     return [
-        (each.name, each.labels, each.value)
-        for each in samples
-        if each.labels.get("sweep") == sweep
+        (each.name, each.labels, each.value) for each in samples if each.labels.get(label) == name
     ]
 
 
@@ -115,24 +115,33 @@ def test_a_runs_log_has_a_line_for_its_begin_each_evaluation_and_its_end(
     assert not [each for each in threading.enumerate() if each.name == "lmray-gauges"]
 
 
+@contextmanager
+def endless(dataset: Path, root: Path, name: str, *, named: bool) -> Iterator[Trial]:
+    """A sweep of one trial that trains as long as the block."""
+    run = small_run(dataset, budget=Budget(tokens=64_000_000))
+    question = Space(name, "", run, {"optim.lr": [1e-3]}, (0,), Asha(6_400_000, 2))
+    splits = open_splits(dataset)
+    directory = root / "sweeps" / name
+    claim(directory, question, splits.digest)
+    arguments = (question, splits, directory, root / "runs")
+    sweep = threading.Thread(target=run_sweep, args=arguments, kwargs={"named": named})
+    sweep.start()
+    try:
+        (trial,) = question.trials(splits.digest)
+        yield trial
+    finally:
+        StopFile.of(directory).ask()
+        sweep.join()
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_a_running_trials_gauges_are_its_last_records_and_go_when_it_ends(
     small_dataset: Path, tmp_path: Path
 ):
-    endless = small_run(small_dataset, budget=Budget(tokens=64_000_000))
-    question = Space("watched", "", endless, {"optim.lr": [1e-3]}, (0,), Asha(6_400_000, 2))
-    splits = open_splits(small_dataset)
-    directory = tmp_path / "sweeps" / "watched"
-    claim(directory, question, splits.digest)
-    (trial,) = question.trials(splits.digest)
-    records = tmp_path / "runs" / trial.id
-    sweep = threading.Thread(
-        target=run_sweep, args=(question, splits, directory, tmp_path / "runs")
-    )
-    sweep.start()
-    try:
+    with endless(small_dataset, tmp_path, "watched", named=False) as trial:
+        records = tmp_path / "runs" / trial.id
         found: list[Sample] = []
 
         def shown() -> bool:
@@ -142,9 +151,6 @@ def test_a_running_trials_gauges_are_its_last_records_and_go_when_it_ends(
             }
 
         wait_for(shown, "the gauges of a running trial are not exported")
-    finally:
-        StopFile.of(directory).ask()
-        sweep.join()
     values = {(name, labels["trial"]): value for name, labels, value in found if "trial" in labels}
     name = f"lr=0.001 batch_size=4 seed=0 {trial.id}"
     train = RunDirectory(records).records("train")
@@ -199,6 +205,63 @@ def test_a_prometheus_with_our_file_answers_every_panel(small_dataset: Path, tmp
         # One value of a counter has no rate yet, a CPU no MFU, no sweep is run; Ray's are its own.
         for asked in absent:
             assert re.search(r"rate\(|mfu|trials|ray_(?!lmray)", asked), asked
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.skipif(not shutil.which("prometheus"), reason="Debian's package prometheus is missing")
+def test_a_prometheus_and_rays_state_know_the_trials_of_a_running_sweep_by_name(
+    small_dataset: Path, tmp_path: Path
+):
+    with (
+        prometheus(tmp_path) as query,
+        endless(small_dataset, tmp_path, "named", named=True) as trial,
+    ):
+        name = title(trial)
+        loss = f'ray_lmray_train_loss{{sweep="named", trial="{name}"}}'
+        wait_for(lambda: bool(query(loss)), "Prometheus has not got the trial's loss")
+        asked = 'ray_lmray_trials{sweep="named", status="running"}'
+        wait_for(lambda: bool(query(asked)), "Prometheus has not got the sweep's trials")
+        assert [float(each["value"][1]) for each in query(asked)] == [1]
+        cluster = ray.get_runtime_context().gcs_address
+        alive = [("state", "=", "ALIVE")]
+        actors = list_actors(cluster, filters=alive, detail=True, limit=1000)
+        [actor] = [each for each in actors if each.repr_name == name]
+        said = "".join(get_log(cluster, actor_id=actor.actor_id, timeout=60))
+        assert f"{name}: " in said
+        [found] = query(loss)
+    records = RunDirectory(tmp_path / "runs" / trial.id).records("train")
+    assert float(found["value"][1]) in [record["loss"] for record in records]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_every_shard_of_a_build_is_counted_also_of_a_split_that_has_one(tmp_path: Path):
+    corpus = write_corpus(tmp_path)
+    tokenizer = write_tokenizer(corpus, tmp_path / "tokenizer.json")
+    size = corpus.valid[0].stat().st_size
+    assert size < corpus.train[0].stat().st_size // 2
+    build(corpus, tokenizer, tmp_path / "counted", shard_bytes=size, run_tasks=run_tasks(2))
+    splits = open_splits(tmp_path / "counted")
+    assert len(splits.train.manifest.shards) > 1
+    assert len(splits.valid.manifest.shards) == 1
+    expected = {
+        (f"ray_lmray_{what}_total", name): number
+        for name, split in {"train": splits.train, "valid": splits.valid}.items()
+        for what, number in {
+            "shards_written": len(split.manifest.shards),
+            "tokens_encoded": len(split),
+        }.items()
+    }
+
+    def counted() -> dict[tuple[str, str], float]:
+        found = exported("counted", "dataset")
+        return {(name, labels["split"]): value for name, labels, value in found}
+
+    wait_for(lambda: len(counted()) == len(expected), "shards of a build are not counted")
+    assert counted() == expected
 
 
 @contextmanager

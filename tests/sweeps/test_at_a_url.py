@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from lmray import remote
+from lmray.errors import LmrayError
+from lmray.sweeps import sweep_directory
 from lmray.sweeps.decisions.verdicts import Verdicts
 from lmray.sweeps.ledger import Ledger, read_events
 from lmray.sweeps.sweep_directory import StopFile, begin
@@ -61,3 +63,26 @@ def test_a_wish_to_stop_reaches_trials_on_other_nodes_until_the_sweep_begins_aga
     begin(nodes["driver"])
     assert not StopFile.of(nodes["driver"])()
     assert not StopFile.of(nodes["trial"])()
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_url_that_does_not_answer_once_leaves_the_last_answer(
+    nodes: dict[str, Path], monkeypatch: pytest.MonkeyPatch, asked: bool
+):
+    monkeypatch.setattr(sweep_directory, "_ASK_S", 0.0)
+    stop = StopFile.of(nodes["trial"])
+    if asked:
+        StopFile.of(nodes["driver"]).ask()
+    assert stop() is asked
+    reached = remote._file_system
+
+    def cut(bucket: str, endpoint: str) -> None:
+        raise OSError("connection reset by peer")
+
+    monkeypatch.setattr(remote, "_file_system", cut)
+    with pytest.raises(LmrayError):
+        remote.exists(stop.path)
+    assert stop() is asked
+    monkeypatch.setattr(remote, "_file_system", reached)
+    StopFile.of(nodes["driver"]).ask()
+    assert stop()
