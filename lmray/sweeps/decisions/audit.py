@@ -39,7 +39,9 @@ class Auditor:
     def failed(
         self, trial: str, error: str, *, trace: str, lost: bool = False, saved: int = 0
     ) -> None:
-        """Starts it again, or says that it failed."""
+        """Starts it again, or says that it failed; not one that died after it told its end."""
+        if trial not in self._open:
+            return
         self._failures[trial] += 1
         if self._failures[trial] <= (MAX_LOSSES if lost else MAX_FAILURES):
             self.jobs.append(trial)

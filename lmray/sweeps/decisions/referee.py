@@ -116,7 +116,7 @@ class Referee:
         `trace` is a text that failures of the same cause share; `lost` says that the process went
         without raising anything, `saved` the step of its newest checkpoint.
         """
-        if self._left(trial):
+        if self._left(trial) or trial not in self._rule.in_flight:
             return  # it died on its way out, and goes on from an older checkpoint if it does
         self._append("failed", trial, error=error, lost=lost, saved=saved)
         if not lost:

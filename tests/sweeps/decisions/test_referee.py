@@ -170,6 +170,39 @@ def test_the_third_failure_alike_of_several_trials_stops_the_sweep(tmp_path: Pat
     assert judge.broken.startswith("2 trials failed alike, 3 times: KeyError: 'z'")
 
 
+@pytest.mark.parametrize("end", ["preempted", "done", "diverged"])
+def test_a_process_that_dies_after_it_has_told_its_end_takes_nothing_from_its_trial(
+    tmp_path: Path, end: str
+):
+    path, asha = tmp_path / "ledger.jsonl", PROMOTE if end == "preempted" else NONE
+    judge = referee(asha, path, {"a": [], "b": []}, 2)
+    if end == "preempted":
+        judge.judge("a", record(100, 3.0))
+    tell(judge, end, "a", None if end == "diverged" else 3.0)
+    before = read_events(path)
+    tell(judge, "died", "a")
+    assert read_events(path) == before
+    # A ledger in which that was written down is read as if it had not been.
+    Ledger(path).append("failed", "a", error="its process was lost", lost=True, saved=0)
+    assert standing(read_events(path)) == standing(before)
+    if end == "preempted":
+        referee(asha, path, {"a": [], "b": []}, 2).judge("b", record(100, 4.0))
+        assert read_events(path)[-2:][0].kind == "paused"
+        assert (read_events(path)[-1].kind, read_events(path)[-1].trial) == ("promoted", "a")
+
+
+def test_an_audited_process_that_dies_after_it_has_told_its_end_is_not_audited_again(
+    tmp_path: Path,
+):
+    path = tmp_path / "ledger.jsonl"
+    auditor = Auditor(Ledger(path), ["b"])
+    assert auditor.jobs.popleft() == "b"
+    auditor.ended("b", "done", {"loss": 0.5, "tokens": BUDGET})
+    auditor.failed("b", "its process was lost", trace="", lost=True)
+    assert not auditor.jobs
+    assert not auditor.broken
+
+
 def test_an_audit_changes_neither_decisions_nor_how_trials_stand(tmp_path: Path):
     path, curves = tmp_path / "ledger.jsonl", {"a": [1.0] * 5, "b": [2.0] * 5, "c": [3.0] * 5}
     played(PROMOTE, path, curves, 1, 0)
