@@ -26,7 +26,7 @@ from lmray.distributed.watching import title
 from lmray.errors import LmrayError
 from lmray.runs.run_directory import FINAL, RunDirectory
 from lmray.sweeps.decisions.audit import Auditor
-from lmray.sweeps.decisions.referee import Referee, Retry, reopen
+from lmray.sweeps.decisions.referee import Referee, Retry, given_up, reopen
 from lmray.sweeps.ledger import CLOSED, Event, Ledger, ignore, standing
 from lmray.sweeps.losers import losers, trim
 from lmray.sweeps.places import at_once, demand
@@ -80,8 +80,8 @@ def run_sweep(
     turns = Turns(space, splits.digest, directory, stop)
     budget = space.base.budget.tokens
     reopen(space.asha, budget, ledger, runs, retry)
-    stands = standing(ledger.events())
-    if any(stands.get(trial.id) not in (*CLOSED, "failed") for trial in turns):
+    stands, lost = standing(ledger.events()), given_up(space.asha, budget, ledger.events())
+    if any(stands.get(trial.id) not in CLOSED and trial.id not in lost for trial in turns):
         places = at_once(space.base.execution, nodes())
         seeds = len(space.seeds)
         referee = Referee(space.asha, budget, ledger, turns, places=places, seeds=seeds, stop=stop)

@@ -104,6 +104,13 @@ def test_a_diverged_trial_ranks_last_at_the_rung_it_was_on_its_way_to(tmp_path: 
     assert read_events(path)[-1].kind == "rung"
 
 
+def test_a_trial_that_is_done_with_a_loss_that_is_not_finite_has_diverged(tmp_path: Path):
+    path = tmp_path / "ledger.jsonl"
+    judge = referee(NONE, path, {"a": []}, 1)
+    judge.ended("a", "done", {"tokens": BUDGET, "loss": None})
+    assert standing(read_events(path)) == {"a": "diverged"}
+
+
 def test_a_failed_trial_is_retried_then_given_up_and_its_place_goes_to_the_next(tmp_path: Path):
     path = tmp_path / "ledger.jsonl"
     judge = referee(STOP, path, {"a": [], "b": []}, 1)
