@@ -24,7 +24,7 @@ BASE = Run(
 RATES = [1e-4, 1e-3, 1e-2, 1e-1]
 
 
-def planted(folder: Path, losses: dict[tuple[float, int], float]) -> tuple[Path, Path]:
+def planted(folder: Path, losses: dict[tuple[float, int], float | None]) -> tuple[Path, Path]:
     """A finished sweep: 1e-4 is stopped, 1e-1 diverges, the others end with `losses`."""
     seeds = tuple(sorted({seed for _, seed in losses}))
     space = Space("planted", "A hypothesis.", BASE, {"optim.lr": RATES}, seeds, Asha(1_000_000))
@@ -53,7 +53,14 @@ def planted(folder: Path, losses: dict[tuple[float, int], float]) -> tuple[Path,
     return directory, runs
 
 
-ONE_SEED = {(1e-3, 0): 2.5, (1e-2, 0): 2.25}
+ONE_SEED: dict[tuple[float, int], float | None] = {(1e-3, 0): 2.5, (1e-2, 0): 2.25}
+
+
+def test_a_trial_that_a_ledger_calls_done_without_a_finite_loss_is_shown_as_diverged(tmp_path: Path):
+    directory, runs = planted(tmp_path, {(1e-3, 0): None, (1e-2, 0): 2.25})
+    sweep = read_sweep(directory, runs)
+    assert [row.status for row in sweep.rows] == ["stopped", "diverged", "done", "diverged"]
+    assert "diverged" in write_report(sweep, runs).read_text()
 
 
 def test_every_number_of_the_table_is_the_ledgers(tmp_path: Path):
