@@ -168,7 +168,8 @@ class Referee:
                 break
         if not self._rule.in_flight:
             for trial, event in list(self._rule.paused.items()):
-                self._append("stopped", trial, **event.facts)
+                measured = {key: event.facts[key] for key in event.facts if key != "time"}
+                self._append("stopped", trial, **measured)
 
 
 def given_up(asha: Asha, budget_tokens: int, events: Iterable[Event]) -> list[str]:

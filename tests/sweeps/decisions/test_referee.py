@@ -210,6 +210,26 @@ def test_an_audited_process_that_dies_after_it_has_told_its_end_is_not_audited_a
     assert not auditor.broken
 
 
+def test_an_audited_trial_that_is_not_at_its_end_is_started_again(tmp_path: Path):
+    path = tmp_path / "ledger.jsonl"
+    auditor = Auditor(Ledger(path), ["b"])
+    assert auditor.jobs.popleft() == "b"
+    auditor.ended("b", "preempted", {"loss": None, "tokens": 50})
+    assert list(auditor.jobs) == ["b"]
+    assert read_events(path) == []
+
+
+def test_what_is_stopped_in_the_end_after_a_resume_is_dated_by_that(tmp_path: Path):
+    path, curves = tmp_path / "ledger.jsonl", {"a": [5.0] * 5, "b": [3.0] * 5}
+    referee(PROMOTE, path, curves, 1).judge("a", record(100, 5.0))
+    played(PROMOTE, path, curves, 1, 0)  # by a referee that has read the line of a's pause
+    found = read_events(path)
+    assert (found[-1].kind, found[-1].trial) == ("stopped", "a")
+    times = [event.facts["time"] for event in found]
+    assert times == sorted(times)
+    assert times[-1] > times[1]
+
+
 def test_an_audit_changes_neither_decisions_nor_how_trials_stand(tmp_path: Path):
     path, curves = tmp_path / "ledger.jsonl", {"a": [1.0] * 5, "b": [2.0] * 5, "c": [3.0] * 5}
     played(PROMOTE, path, curves, 1, 0)
