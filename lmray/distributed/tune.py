@@ -24,11 +24,10 @@ from lmray.distributed.notice import on_notice
 from lmray.distributed.trial import NamedJob, job
 from lmray.distributed.watching import title
 from lmray.errors import LmrayError
-from lmray.runs.run_directory import FINAL, RunDirectory
 from lmray.sweeps.decisions.audit import Auditor
 from lmray.sweeps.decisions.referee import Referee, Retry, given_up, reopen
 from lmray.sweeps.ledger import CLOSED, Event, Ledger, ignore, standing
-from lmray.sweeps.losers import losers, trim
+from lmray.sweeps.losers import close, losers, trim
 from lmray.sweeps.places import at_once, demand
 from lmray.sweeps.space import Space, Trial
 from lmray.sweeps.sweep_directory import StopFile, begin, fetch
@@ -88,7 +87,7 @@ def run_sweep(
         asked = _Asked(splits, directory, runs, referee.levels, turns.trials)
 
         def free() -> None:
-            trim(runs, losers(standing(ledger.events()), failed=False), space.losers)
+            trim(runs, losers(runs, ledger.events(), failed=False), space.losers)
 
         counted = Turns(space, splits.digest, directory, stop)
         shown = sweep_gauges(directory, lambda: len(counted.trials()))
@@ -96,9 +95,8 @@ def run_sweep(
             _drive(referee, asked, space=space, stop=stop, named=named, after=free)
     stands = standing(ledger.events())
     fetch(directory, runs)
-    for trial in turns.trials():
-        _close(RunDirectory(runs / trial.id), stands.get(trial.id, "waiting"))
-    trim(runs, losers(stands, failed=retry == "none"), space.losers)
+    close(runs, ledger.events())
+    trim(runs, losers(runs, ledger.events(), failed=retry == "none"), space.losers)
     return {trial.id: stands.get(trial.id, "waiting") for trial in turns.trials()}
 
 
@@ -126,13 +124,6 @@ def run_audit(
         asked_to = StopFile.of(directory)
         with on_notice(asked_to.ask):
             _drive(auditor, asked, space=space, stop=asked_to, named=named)
-
-
-def _close(directory: RunDirectory, stands: str) -> None:
-    """Gives the run of a trial that left at a rung the status that the sweep gave it."""
-    if stands in ("stopped", "diverged") and directory.status not in (*FINAL, "absent", stands):
-        directory.finish(stands, {})  # pyrefly: ignore
-        remote.publish(directory.path / "run.json")
 
 
 @dataclass(frozen=True)

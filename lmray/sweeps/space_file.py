@@ -17,6 +17,7 @@ and, if it likes,
     refuse     a function that says why a Run is not to be tried, or "" if it is
 """
 
+import difflib
 import math
 import runpy
 from pathlib import Path
@@ -29,6 +30,7 @@ from lmray.sweeps.search import Grid
 from lmray.sweeps.space import Asha, Space
 
 _NEEDED = {"BASE": Run, "SPACE": dict, "SEEDS": list | tuple | range, "ASHA": Asha}
+_OPTIONAL = ("SEARCH", "BASELINE", "MEMORY_GB", "LOSERS")
 
 
 def load_space(source: str) -> Space:
@@ -53,6 +55,12 @@ def load_space(source: str) -> Space:
     missing = [name for name in _NEEDED if name not in names]
     if missing:
         raise UsageError(f"{path} does not define {', '.join(missing)}; see tune_spaces/")
+    known = [*_NEEDED, *_OPTIONAL]
+    for name in [name for name in names if name.isupper() and name not in known]:
+        if close := difflib.get_close_matches(name, known, n=1, cutoff=0.8):
+            raise UsageError(
+                f"{path} defines {name}, which means nothing; write {close[0]}, or rename it"
+            )
     for name, kind in _NEEDED.items():
         if not isinstance(names[name], kind):
             raise UsageError(
