@@ -114,9 +114,7 @@ def lines(directory: Path) -> "Callable[[Event], None]":
     def observe(event: "Event") -> None:
         if "name" in event.facts:
             names[event.trial] = event.facts["name"]
-        line = _line(event)
-        if line:
-            err.print(f"{names.get(event.trial, event.trial)}: {line}", markup=False)
+        err.print(f"{names.get(event.trial, event.trial)}: {_line(event)}", markup=False)
 
     return observe
 
@@ -125,6 +123,10 @@ def _line(event: "Event") -> str:
     facts = event.facts
     loss = facts.get("loss")
     shown = f"{loss:.4f}" if loss is not None else "not finite"
+    if event.kind == "started":
+        return "started"
+    if event.kind == "retried":
+        return "to be run again"
     if event.kind == "rung":
         return f"{facts['rung']:,} tokens, loss {shown}, goes on"
     if event.kind in ("paused", "stopped"):
@@ -139,4 +141,4 @@ def _line(event: "Event") -> str:
         return f"diverged at {facts['tokens']:,} tokens"
     if event.kind == "failed":
         return f"failed: {facts.get('error', 'see its run.json')}"
-    return ""
+    raise ValueError(f"no line for an event of kind {event.kind}")

@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -258,3 +259,16 @@ def test_the_live_table_keeps_what_runs_when_there_is_no_room(asks, tmp_path: Pa
     table = standings_table(space, found, most=1)
     assert table.row_count == 1
     assert list(table.columns[0].cells) == [trials[6].id[:6]]
+
+
+def test_elsewhere_than_on_a_terminal_each_event_is_a_line(tmp_path: Path, capsys):
+    from lmray.cli.sweep_live import lines
+    from lmray.sweeps.ledger import Kind, Ledger
+
+    ledger = Ledger(tmp_path / "ledger.jsonl", lines(tmp_path))
+    facts = {"rung": 64, "past": 64, "tokens": 64, "loss": 5.0, "status": "done", "error": "E: x"}
+    for kind in get_args(Kind):
+        ledger.append(kind, "a", name="lr=1", **facts)
+        said = capsys.readouterr().err
+        assert said.startswith("lr=1: "), kind
+        assert said.count("\n") == 1
