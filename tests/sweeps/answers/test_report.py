@@ -67,6 +67,13 @@ def test_a_trial_that_a_ledger_calls_done_without_a_finite_loss_is_shown_as_dive
     assert "diverged" in write_report(sweep, runs).read_text()
 
 
+def test_a_diverged_trial_is_drawn(tmp_path: Path):
+    directory, runs = planted(tmp_path, ONE_SEED)
+    folder = write_report(read_sweep(directory, runs), runs).parent
+    # matplotlib says in a comment what letters it draws.
+    assert "<!-- lr=0.1 seed=0  (diverged) -->" in (folder / "curves.svg").read_text()
+
+
 def test_a_picture_that_is_cut_off_leaves_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
