@@ -37,6 +37,7 @@ from lmray.sweeps.ledger import Ledger, read_events, standing
 from lmray.sweeps.search import Grid
 from lmray.sweeps.space import Trial
 
+MODES: tuple[Mode, ...] = ("stop", "promote")
 RATES = [float(f"{1e-4 * 10 ** (3 * i / 15):.3g}") for i in range(16)]
 PLACES = 2
 
@@ -67,7 +68,7 @@ def main() -> None:
         best = finals[winner.id]
         lr = winner.changes["optim.lr"]
         print(f"| {seed} | none | - | {lr:g} | 0 (loss {best:.4f}) | 100 |")
-        for mode, start in itertools.product(("stop", "promote"), ("grid", "by lot")):
+        for mode, start in itertools.product(MODES, ("grid", "by lot")):
             asha = Asha(arguments.grace, arguments.eta, mode)
             found = [
                 replay(asha, base, trials, arguments.runs, draw, by_lot=start == "by lot")

@@ -35,8 +35,8 @@ def carry_out(
     from lmray.storage import locked
     from lmray.sweeps.answers.report import write_report
     from lmray.sweeps.answers.tables import read_sweep
-    from lmray.sweeps.ledger import read_events, standing
-    from lmray.sweeps.losers import losers, trim
+    from lmray.sweeps.ledger import read_events
+    from lmray.sweeps.losers import close, losers, trim
     from lmray.sweeps.sweep_directory import additions, claim, is_closed
 
     splits = checked_data(space)
@@ -45,8 +45,8 @@ def carry_out(
 
     def free() -> None:
         """What a kill, or another wish, has left of the losers."""
-        stands = standing(read_events(directory / "ledger.jsonl"))
-        trim(runs, losers(stands, failed=retry == "none"), space.losers)
+        events = read_events(directory / "ledger.jsonl")
+        trim(runs, losers(runs, events, failed=retry == "none"), space.losers)
 
     if retry in ("diverged", "all") or not is_closed(directory, grown, splits.digest):
         from lmray.distributed.cluster import ray_session
@@ -73,6 +73,7 @@ def carry_out(
                     stated=at_once,
                 )
     else:
+        close(runs, read_events(directory / "ledger.jsonl"))
         free()
     sweep = read_sweep(directory, runs)
     return sweep, write_report(sweep, runs)

@@ -12,6 +12,7 @@ def stop(directory: SweepDirectory, root: Root = DEFAULT_ROOT) -> None:
 
     One whose trials are all closed is being audited: then the same `audit` goes on.
     """
+    from lmray import remote
     from lmray.cli.show import err
     from lmray.errors import PreflightError
     from lmray.storage import is_locked
@@ -19,7 +20,7 @@ def stop(directory: SweepDirectory, root: Root = DEFAULT_ROOT) -> None:
 
     found = locate_sweep(directory, root)
     space, digest = read_space(found)
-    if not is_locked(found):
+    if not remote.url(found) and not is_locked(found):
         raise PreflightError(f"nobody on this machine runs {found}; there is nothing to stop")
     StopFile.of(found).ask()
     again = "audit` with the same options" if is_closed(found, space, digest) else "resume`"
@@ -35,17 +36,31 @@ def add(
 ) -> None:
     """Add a combination, with every seed, to what a sweep tries; `resume` runs it.
 
-    A sweep under way takes it up before it ends. What has been decided stays.
+    A sweep under way takes it up before it ends. What has been decided stays. One at a URL takes it
+    up if this is the machine that runs it; until it is finished others may not add.
     """
+    from lmray import remote
     from lmray.cli.show import err
     from lmray.config import parse_assignments
+    from lmray.dataset import open_splits
+    from lmray.errors import PreflightError
+    from lmray.storage import is_locked
     from lmray.sweeps import sweep_directory
     from lmray.sweeps.axes import spoken
+    from lmray.training.loop import check_data
 
     found, asked = locate_sweep(directory, root), parse_assignments(values)
     while True:
-        space, _ = sweep_directory.read_space(found)
+        space, digest = sweep_directory.read_space(found)
+        here = not remote.url(found) or is_locked(found)
+        if not (here or sweep_directory.is_closed(found, space, digest)):
+            # Whoever runs it would not look, and write over it.
+            raise PreflightError(
+                f"{remote.url(found)} is not finished and nobody on this machine runs it; add on "
+                f"the machine that does, or once it is finished"
+            )
         combination = sweep_directory.addition(space, asked)
+        check_data(space.run_of(combination), open_splits(space.base.data.tokens))
         if sweep_directory.add(found, combination, by="user", after=len(space.added)):
             break
     err.print(

@@ -26,11 +26,10 @@ from lmray.distributed.notice import kept, on_notice
 from lmray.distributed.trial import NamedJob, job
 from lmray.distributed.watching import title
 from lmray.errors import LmrayError
-from lmray.runs.run_directory import FINAL, RunDirectory
 from lmray.sweeps.decisions.audit import Auditor
-from lmray.sweeps.decisions.referee import Referee, Retry, reopen
+from lmray.sweeps.decisions.referee import Referee, Retry, given_up, reopen
 from lmray.sweeps.ledger import CLOSED, Event, Ledger, ignore, standing
-from lmray.sweeps.losers import losers, trim
+from lmray.sweeps.losers import close, losers, trim
 from lmray.sweeps.places import at_once, demand
 from lmray.sweeps.space import Space, Trial
 from lmray.sweeps.sweep_directory import StopFile, begin, fetch
@@ -85,15 +84,15 @@ def run_sweep(
     turns = Turns(space, splits.digest, directory, stop)
     budget = space.base.budget.tokens
     reopen(space.asha, budget, ledger, runs, retry)
-    stands = standing(ledger.events())
-    if any(stands.get(trial.id) not in (*CLOSED, "failed") for trial in turns):
+    stands, lost = standing(ledger.events()), given_up(space.asha, budget, ledger.events())
+    if any(stands.get(trial.id) not in CLOSED and trial.id not in lost for trial in turns):
         places = at_once(space.base.execution, nodes(), stated=stated, grows=grows)
         seeds = len(space.seeds)
         referee = Referee(space.asha, budget, ledger, turns, places=places, seeds=seeds, stop=stop)
         asked = _Asked(splits, directory, runs, referee.levels, turns.trials)
 
         def free() -> None:
-            trim(runs, losers(standing(ledger.events()), failed=False), space.losers)
+            trim(runs, losers(runs, ledger.events(), failed=False), space.losers)
 
         counted = Turns(space, splits.digest, directory, stop)
         shown = sweep_gauges(directory, lambda: len(counted.trials()))
@@ -101,9 +100,8 @@ def run_sweep(
             _drive(referee, asked, space=space, places=places, stop=stop, named=named, after=free)
     stands = standing(ledger.events())
     fetch(directory, runs)
-    for trial in turns.trials():
-        _close(RunDirectory(runs / trial.id), stands.get(trial.id, "waiting"))
-    trim(runs, losers(stands, failed=retry == "none"), space.losers)
+    close(runs, ledger.events())
+    trim(runs, losers(runs, ledger.events(), failed=retry == "none"), space.losers)
     return {trial.id: stands.get(trial.id, "waiting") for trial in turns.trials()}
 
 
@@ -143,13 +141,6 @@ def _told(asked_to: StopFile) -> AbstractContextManager[None]:
         _logger.warning("asked to stop: the trials write checkpoints; once more ends at once")
 
     return on_notice(ask, signal.SIGTERM, signal.SIGINT)
-
-
-def _close(directory: RunDirectory, stands: str) -> None:
-    """Gives the run of a trial that left at a rung the status that the sweep gave it."""
-    if stands in ("stopped", "diverged") and directory.status not in (*FINAL, "absent", stands):
-        directory.finish(stands, {})  # pyrefly: ignore
-        remote.publish(directory.path / "run.json")
 
 
 @dataclass(frozen=True)

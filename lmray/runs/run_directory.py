@@ -3,6 +3,7 @@ samples.jsonl what it wrote at each evaluation."""
 
 import os
 import time
+from calendar import timegm
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +28,8 @@ Status = Literal[
     "imported",
 ]
 """How a run stands; absent before its first life, imported without any."""
+
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 FINAL: tuple[Status, ...] = ("done", "diverged")
 """Statuses that training again would only repeat."""
@@ -69,6 +72,12 @@ class RunDirectory:
             return 0
         begun = [life["began_at_step"] for life in facts["lives"] if "began_at_step" in life]
         return self.config.batches.tokens(begun[0]) if begun else 0
+
+    def begun_since(self, moment: float) -> bool:
+        """Whether the last life of the run began after that moment, in seconds since 1970."""
+        if self.status == "absent":
+            return False
+        return timegm(time.strptime(self.facts["lives"][-1]["started"], _TIME)) > moment
 
     def records(self, kind: str) -> list[dict[str, Any]]:
         """The records of metrics.jsonl of one kind, in order."""
@@ -159,7 +168,7 @@ class MetricsWriter:
 
 
 def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return time.strftime(_TIME, time.gmtime())
 
 
 def list_runs(runs: Path) -> list[RunDirectory]:

@@ -9,16 +9,16 @@ Events, each with the trial's id:
     stopped   it was judged at a rung, or waited there to the end, and does not go on
     diverged  its loss was not finite, or far above a guess (rung: the one it was on its way to)
     failed    its process raised, was lost or was silent for too long (error, lost, and saved: the
-              step of its newest checkpoint)
+              step of its newest checkpoint); of one that had given its place up it means nothing
     retried   somebody asked to run it again after it failed or diverged
     done      it reached its end
     audited   it had been stopped, and was trained to its end to see what was missed
 
-The last of a trial's events but audited says how it stands.
+The last of a trial's events that is telling says how it stands.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -97,11 +97,29 @@ def read_events(path: Path) -> list[Event]:
     return [Event(line.pop("event"), line.pop("trial"), line) for line in read_lines(path)]
 
 
-def standing(events: list[Event]) -> dict[str, Kind]:
-    """How each trial stands: the last of its events, but for an audit, which changes nothing."""
-    return {event.trial: event.kind for event in events if event.kind != "audited"}
+def telling(events: Sequence[Event]) -> list[Event]:
+    """The events that change how trials stand.
+
+    Audits do not, nor do failures of trials that had already told how they ended, whose processes
+    died on their way out; older ledgers have some.
+    """
+    found: list[Event] = []
+    stands: dict[str, Kind] = {}
+    for event in events:
+        if event.kind == "audited":
+            continue
+        if event.kind == "failed" and stands.get(event.trial) in (*CLOSED, "paused"):
+            continue
+        stands[event.trial] = event.kind
+        found.append(event)
+    return found
 
 
-def statuses(events: list[Event]) -> dict[str, Status]:
+def standing(events: Sequence[Event]) -> dict[str, Kind]:
+    """How each trial stands: the last of its events that are telling."""
+    return {event.trial: event.kind for event in telling(events)}
+
+
+def statuses(events: Sequence[Event]) -> dict[str, Status]:
     """How each trial that has an event stands, in a reader's words."""
     return {trial: _STATUS[kind] for trial, kind in standing(events).items()}

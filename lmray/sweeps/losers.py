@@ -1,8 +1,8 @@
-"""The disk of a sweep's losers: what is left of the checkpoints of trials that do not go on."""
+"""The runs of a sweep's losers: how they stand, and what is left of their checkpoints."""
 
 import math
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -11,8 +11,8 @@ from lmray import remote
 from lmray.accounting import num_parameters
 from lmray.config import Run
 from lmray.errors import CorruptionError, PreflightError
-from lmray.runs.run_directory import RunDirectory
-from lmray.sweeps.ledger import Kind
+from lmray.runs.run_directory import FINAL, RunDirectory
+from lmray.sweeps.ledger import Event, standing, statuses
 from lmray.training import checkpoint
 
 Keep = Literal["all", "best", "nothing"]
@@ -24,10 +24,25 @@ _STATE_BYTES = 12
 """Bytes a parameter: the weight and AdamW's two moments."""
 
 
-def losers(stands: dict[str, Kind], *, failed: bool) -> list[str]:
-    """The trials that were stopped or diverged; with `failed` also those that failed too often."""
-    lost = ("stopped", "diverged", "failed") if failed else ("stopped", "diverged")
-    return [trial for trial, kind in stands.items() if kind in lost]
+def losers(runs: Path, events: Sequence[Event], *, failed: bool) -> list[str]:
+    """The trials that were stopped or diverged; with `failed` also those that failed too often.
+
+    Not those whose runs have begun again since, in an audit that is not over or another sweep.
+    """
+    kinds = ("stopped", "diverged", "failed") if failed else ("stopped", "diverged")
+    last = {event.trial: event.facts["time"] for event in events}
+    lost = [trial for trial, kind in standing(events).items() if kind in kinds]
+    return [each for each in lost if not RunDirectory(runs / each).begun_since(last[each])]
+
+
+def close(runs: Path, events: Sequence[Event]) -> None:
+    """Gives the run of a trial that left at a rung the status that the sweep gave it."""
+    stands = statuses(events)
+    for trial in losers(runs, events, failed=False):
+        run = RunDirectory(runs / trial)
+        if run.status not in (*FINAL, "absent", stands[trial]):
+            run.finish(stands[trial], {})  # pyrefly: ignore
+            remote.publish(run.path / "run.json")
 
 
 def trim(runs: Path, trials: Iterable[str], keep: Keep) -> None:

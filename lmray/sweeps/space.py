@@ -166,12 +166,13 @@ class Space:
         found = []
         for combination in self._design():
             earlier = known.get(axis.identity(combination))
-            reason = earlier.reason if earlier else self._reason(combination)
+            reason = earlier.reason if earlier else self.reason(combination)
             if reason:
                 found.append(Refusal(combination, reason))
         return found
 
-    def _reason(self, combination: Combination) -> str:
+    def reason(self, combination: Combination) -> str:
+        """Why a combination is not tried; empty if it may be."""
         run = self.run_of(combination)
         return memory_refusal(run, self.memory_gb) or self.refuse(run)
 
@@ -217,7 +218,7 @@ class Space:
         except UsageError:  # between two whole numbers, say, or beyond what the key takes
             return False
         budget = self.base.budget.tokens
-        return not (self._reason(combination) or self.asha.refusal(run, budget))
+        return not (self.reason(combination) or self.asha.refusal(run, budget))
 
     def outcomes(self, data_digest: str, events: Sequence[Event]) -> list[Outcome]:
         """How each combination stands, given a ledger."""

@@ -18,6 +18,7 @@ command line has changed it and the GB of a device. And, if it likes,
     refuse     a function that says why a Run is not to be tried, or "" if it is
 """
 
+import difflib
 import math
 import runpy
 from collections.abc import Mapping
@@ -33,6 +34,7 @@ from lmray.sweeps.search import Grid
 from lmray.sweeps.space import Asha, Space
 
 _NEEDED = {"BASE": Run, "SPACE": dict | FunctionType, "SEEDS": list | tuple | range, "ASHA": Asha}
+_OPTIONAL = ("SEARCH", "BASELINE", "MEMORY_GB", "LOSERS")
 
 
 _NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
@@ -65,6 +67,12 @@ def load_space(
     missing = [name for name in _NEEDED if name not in names]
     if missing:
         raise UsageError(f"{path} does not define {', '.join(missing)}; see tune_spaces/")
+    known = [*_NEEDED, *_OPTIONAL]
+    for name in [name for name in names if name.isupper() and name not in known]:
+        if close := difflib.get_close_matches(name, known, n=1, cutoff=0.8):
+            raise UsageError(
+                f"{path} defines {name}, which means nothing; write {close[0]}, or rename it"
+            )
     for name, kind in _NEEDED.items():
         if not isinstance(names[name], kind):
             raise UsageError(

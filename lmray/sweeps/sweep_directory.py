@@ -118,8 +118,8 @@ def add(
 def addition(space: Space, values: Mapping[str, Any]) -> Combination:
     """The combination of these values of axes; where an axis is not named, the base's holds.
 
-    Raises UsageError for what is no axis, no variant, no valid run, has no validation at a rung, or
-    is tried already.
+    Raises UsageError for what is no axis, no variant, no valid run, has no validation at a rung, is
+    tried already, or does not fit the space's memory.
     """
     for name, value in values.items():
         axis = space.axes.get(name)
@@ -131,6 +131,8 @@ def addition(space: Space, values: Mapping[str, Any]) -> Combination:
     run = space.run_of(combination)
     if any(run == space.run_of(tried) for tried in space.combinations()):
         raise UsageError(f"{dict(values)} is tried already; choose other values")
+    if reason := space.reason(combination):
+        raise UsageError(f"{dict(values)} is not to be tried: {reason}; choose other values")
     replace(space, added=(*space.added, combination))
     return combination
 

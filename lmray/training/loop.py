@@ -93,7 +93,8 @@ def train(
 
     The first record, kind "start", says after which step this life begins; records that an earlier
     life made beyond it are void. A loss or gradient that is not finite, or a loss far above that of
-    a uniform guess, ends the run before the optimizer step with status diverged. When
+    a uniform guess, ends the run before the optimizer step with status diverged; so does a final
+    validation loss that is not finite, before the last checkpoint. When
     `interrupted()` is true after a step, a checkpoint is written and the status is preempted. What
     `sample` returns at each evaluation on the prefix is reported as records of kind "sample"; it
     must leave the model and torch's random generators as they are. Under torch.distributed every
@@ -208,8 +209,8 @@ def _train(
         if evaluates:
             saves = saver.improves(step, validate("prefix")) or saves
             last = meter.ends(step, elapsed())
-        if last:
-            validate("all")
+        if last and validate("all") is None:
+            return Outcome("diverged", step, batches.tokens(step), clock.seconds())
         stop = (asks or step % worker.agrees_every == 0) and worker.agree(interrupted())
         # What diverged unseen before the stop is not saved: the next life will meet it again.
         if last or saves or (stop and window.first_diverged() is None):

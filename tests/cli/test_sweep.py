@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import get_args
 
@@ -11,6 +12,8 @@ from lmray.cli.main import main
 from lmray.cli.sweep_live import lines, standings_table, tally
 from lmray.sweeps.space import Space
 from lmray.sweeps.standing import trials_standing
+from lmray.sweeps.sweep_directory import read_space
+from tests.folder_store import use_folder
 
 FILE = """'''Hypothesis: none.'''
 from pathlib import Path
@@ -152,6 +155,89 @@ def test_a_sweep_that_nobody_runs_cannot_be_stopped_and_one_that_runs_is_asked(
     assert (code, err.startswith("asked")) == (0, True)
     assert "`lmray sweep resume` goes on" in err
     assert StopFile.of(directory)()
+
+
+def test_what_is_added_must_fit_the_data(asks, tmp_path: Path):
+    with (tmp_path / "mine.py").open("a") as file:
+        file.write("SPACE = {'model.vocab_size': [300]}\n")
+    claimed(tmp_path)
+    code, _, err = asks("add", "mine", "model.vocab_size=301")
+    assert (code, "has 300 ids" in err) == (3, True)
+    assert not (tmp_path / "lmray-out" / "sweeps" / "mine" / "added.jsonl").exists()
+
+
+def test_at_a_url_a_sweep_is_stopped_from_anywhere_and_added_to_where_it_runs(
+    asks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from lmray import remote
+    from lmray.dataset import open_splits
+    from lmray.storage import locked
+    from lmray.sweeps.space_file import load_space
+    from lmray.sweeps.sweep_directory import StopFile, additions, claim
+
+    use_folder(tmp_path / "store", monkeypatch)
+    url = "s3://bucket/out"
+    monkeypatch.setenv("LMRAY_CACHE", str(tmp_path / "driver"))
+    directory = remote.cached(f"{url}/sweeps/mine")
+    space = load_space("mine.py")
+    claim(directory, space, open_splits(space.base.data.tokens).digest)
+    remote.publish(directory)
+    with locked(directory, "busy"):
+        monkeypatch.setenv("LMRAY_CACHE", str(tmp_path / "other"))
+        code, _, err = asks("add", "mine", "optim.lr=0.5", "--root", url)
+        assert (code, "is not finished and nobody on this machine runs it" in err) == (3, True)
+        assert asks("stop", "mine", "--root", url)[0] == 0
+        monkeypatch.setenv("LMRAY_CACHE", str(tmp_path / "driver"))
+        assert StopFile.of(directory)()
+        assert asks("add", "mine", "optim.lr=0.5", "--root", url)[0] == 0
+    assert additions(directory) == ({"optim.lr": 0.5},)
+
+
+def test_what_is_added_must_fit_the_memory(asks, tmp_path: Path):
+    with (tmp_path / "mine.py").open("a") as file:
+        file.write("MEMORY_GB = 1e-3\n")
+    claimed(tmp_path)
+    code, _, err = asks("add", "mine", "data.batch_size=80")
+    assert (code, "is not to be tried: takes" in err) == (2, True)
+    assert not (tmp_path / "lmray-out" / "sweeps" / "mine" / "added.jsonl").exists()
+
+
+@pytest.mark.filterwarnings("ignore:Attempting to set identical")  # nothing was measured
+def test_after_a_kill_at_the_very_end_resume_closes_the_runs_but_not_those_of_an_audit(
+    asks, tmp_path: Path
+):
+    from lmray.runs.run_directory import RunDirectory
+    from lmray.sweeps.ledger import Ledger
+
+    space, now = claimed(tmp_path), time.time()
+    directory, runs = (tmp_path / "lmray-out" / name for name in ("sweeps/mine", "runs"))
+    ledger = Ledger(directory / "ledger.jsonl")
+    killed, audited, *others = space.trials(read_space(directory)[1])
+    for trial in (killed, audited, *others):
+        at = {"tokens": 640, "step": 10, "loss": 5.0, "seconds": 1.0}
+        # The audited one's run has begun after that.
+        ledger.append("stopped", trial.id, **at, time=now + (-99 if trial == audited else 99))
+        run = RunDirectory(runs / trial.id)
+        run.begin(trial.run, trial.id, {"digest": "d", "path": ""})
+        run.finish("preempted", {})
+        (run.checkpoints / "step-00000010").mkdir(parents=True)
+        for name in ("model", "optimizer"):
+            (run.checkpoints / "step-00000010" / f"{name}.safetensors").write_bytes(b"1")
+    assert asks("resume", "mine")[0] == 0
+    for trial, status, kept in ((killed, "stopped", 0), (audited, "preempted", 2)):
+        run = RunDirectory(runs / trial.id)
+        assert run.status == status
+        assert len(list(run.checkpoints.rglob("*.safetensors"))) == kept
+
+
+def test_a_name_of_a_space_that_is_misspelt_is_refused(asks, tmp_path: Path):
+    file = tmp_path / "mine.py"
+    text = file.read_text()
+    for wrong, right in (("LOSER", "LOSERS"), ("MEMORY_GBS", "MEMORY_GB")):
+        file.write_text(f"{text}{wrong} = 1\n")
+        code, _, err = asks("price", "mine.py", "--tokens-per-s", "1000")
+        assert code == 2
+        assert f"defines {wrong}, which means nothing; write {right}, or rename it" in err
 
 
 def test_stopping_an_audit_names_the_audit(asks, tmp_path: Path):

@@ -17,7 +17,7 @@ from lmray.distributed.tune import run_audit, run_sweep
 from lmray.errors import LmrayError
 from lmray.runs.run_directory import RunDirectory
 from lmray.sweeps.decisions.asha import TO_THE_END, Asha
-from lmray.sweeps.ledger import Event, read_events
+from lmray.sweeps.ledger import Event, Ledger, read_events
 from lmray.sweeps.space import Space
 from lmray.sweeps.sweep_directory import claim
 from tests.small import small_run
@@ -133,6 +133,17 @@ def test_what_fails_alike_in_trial_after_trial_stops_the_sweep(small_dataset: Pa
         sweep.go()
     failed = [e for e in read_events(sweep.directory / "ledger.jsonl") if e.kind == "failed"]
     assert len(failed) == 3
+
+
+def test_a_retry_that_a_kill_came_before_is_made_when_the_sweep_goes_on(
+    small_dataset: Path, tmp_path: Path
+):
+    sweep = Sweep(space(small_dataset, [1e-3], TO_THE_END, steps=20), tmp_path)
+    trial, ledger = sweep.trials[1e-3], Ledger(sweep.directory / "ledger.jsonl")
+    ledger.append("started", trial.id, name=trial.name, changes=trial.changes)
+    ledger.append("failed", trial.id, error="OSError: planted", lost=False, saved=0)
+    assert sweep.go() == {1e-3: "done"}
+    assert [e.kind for e in sweep.events(1e-3)] == ["started", "failed", "started", "done"]
 
 
 def test_a_trial_that_never_reports_is_timed_out(small_dataset: Path, tmp_path: Path):

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from lmray.runs.execute import execute
 from lmray.runs.run_directory import RunDirectory
 from lmray.runs.trained import load_trained
 from lmray.sweeps import losers
-from lmray.sweeps.ledger import Event, standing
+from lmray.sweeps.ledger import Event
 from lmray.sweeps.losers import begins_anew, loser_bytes, trim
 from lmray.training import checkpoint
 from tests.small import small_run
@@ -148,11 +149,23 @@ def test_a_damaged_best_is_passed_over(loser: RunDirectory):
     assert load_trained(loser).step in (5, 12)
 
 
-def test_losers_are_who_does_not_go_on():
+def test_losers_are_who_does_not_go_on(tmp_path: Path):
     kinds = ("started", "rung", "paused", "stopped", "diverged", "failed", "done", "retried")
-    stands = standing([Event(kind, kind, {}) for kind in kinds])  # pyrefly: ignore
-    assert losers.losers(stands, failed=False) == ["stopped", "diverged"]
-    assert losers.losers(stands, failed=True) == ["stopped", "diverged", "failed"]
+    events = [Event(kind, kind, {"time": 1.0}) for kind in kinds]  # pyrefly: ignore
+    assert losers.losers(tmp_path, events, failed=False) == ["stopped", "diverged"]
+    assert losers.losers(tmp_path, events, failed=True) == ["stopped", "diverged", "failed"]
+
+
+def test_what_has_begun_again_since_it_lost_is_no_loser_until_its_audit_is_over(
+    loser: RunDirectory,
+):
+    runs, name = loser.path.parent, loser.path.name
+    now = time.time()
+    before, after = Event("stopped", name, {"time": now - 99}), now + 99
+    assert losers.losers(runs, [before], failed=False) == []
+    assert losers.losers(runs, [Event("stopped", name, {"time": after})], failed=False) == [name]
+    over = Event("audited", name, {"time": after, "status": "diverged"})
+    assert losers.losers(runs, [before, over], failed=False) == [name]
 
 
 def test_what_is_priced_is_what_is_left_on_disk(loser: RunDirectory):

@@ -190,6 +190,29 @@ def test_several_workers_ask_each_other_where_they_wait_anyway_and_now_and_then(
     assert asked == [1, 8, 10, 13, 16, 20]  # a record, eight, evaluation, checkpoint, eight, end
 
 
+def test_a_last_update_that_overflows_is_a_divergence_and_leaves_no_checkpoint(
+    small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from lmray.training import loop, worker
+
+    class Overflowing(worker.Worker):
+        def take_step(self, step: int, lr: float, *, compares: bool) -> Any:
+            taken = super().take_step(step, lr, compares=compares)
+            if step == 19:
+                with torch.no_grad():
+                    self.model.lm_head.weight[0, 0] = math.inf
+            return taken
+
+    run = small_run(small_dataset)
+    _, straight = run_loop(run, small_dataset, tmp_path / "straight")
+    monkeypatch.setattr(loop, "Worker", Overflowing)
+    outcome, records = run_loop(run, small_dataset, tmp_path / "hurt")
+    assert (outcome.status, outcome.step, outcome.tokens) == ("diverged", 20, 20 * 64)
+    assert (records[-1]["scope"], records[-1]["loss"]) == ("all", None)
+    assert checkpoint.newest_first(tmp_path / "hurt")[0].name == "step-00000016"
+    assert losses(records)[:-2] == losses(straight)[:-2]
+
+
 @pytest.mark.parametrize(("limit", "share"), [("none", 0.0), (1e-6, 1.0), (1e6, 0.0)])
 def test_records_tell_the_share_of_clipped_steps(
     limit: Any, share: float, small_dataset: Path, tmp_path: Path

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
+from lmray.storage import atomic_writer
 from lmray.sweeps.answers.bracket import Level
 from lmray.sweeps.answers.optimum import Optimum
 from lmray.sweeps.answers.tables import Row, Sweep
@@ -53,8 +54,15 @@ def panels(path: Path, size: tuple[float, float], count: int) -> Iterator[list[A
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         yield list(figure.subplots(count, sharex=True, squeeze=False)[:, 0])
-        figure.savefig(path.with_suffix(".png"), dpi=150)
-        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+        save(figure, path)
+
+
+def save(drawn: Figure, path: Path) -> None:
+    """Saves a figure as path.png and path.svg, each whole or absent."""
+    with atomic_writer(path.with_suffix(".png")) as file:
+        drawn.savefig(file, format="png", dpi=150)
+    with atomic_writer(path.with_suffix(".svg")) as file:
+        drawn.savefig(file, format="svg", metadata={"Date": None})
 
 
 def _colours(sweep: Sweep) -> dict[tuple[Any, ...], Any]:

@@ -11,7 +11,7 @@ from matplotlib.ticker import EngFormatter, ScalarFormatter
 from lmray.config import Run
 from lmray.sweeps.answers.comparison import cost
 from lmray.sweeps.answers.confidence import Estimate
-from lmray.sweeps.answers.plots import STYLE, figure
+from lmray.sweeps.answers.plots import STYLE, figure, save
 from lmray.sweeps.answers.tables import Summary, Sweep, best_of, reference, summaries
 from lmray.sweeps.axes import Variants
 from lmray.sweeps.constraints import memory_needed
@@ -126,8 +126,7 @@ def batches(sweep: Sweep, runs: Path, path: Path) -> None:
         for axes in (speed, memory):
             axes.margins(y=0.15)
             axes.set_ylim(bottom=0)
-        drawn.savefig(path.with_suffix(".png"), dpi=150)
-        drawn.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+        save(drawn, path)
 
 
 def _run_at(lines: dict[str, dict[int, list[Summary]]], size: int) -> Run:

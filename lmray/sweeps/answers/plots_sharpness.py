@@ -9,7 +9,7 @@ from matplotlib.ticker import EngFormatter
 
 from lmray.runs.run_directory import RunDirectory
 from lmray.runs.sharpness import over_limit, read_sharpness
-from lmray.sweeps.answers.plots import STYLE
+from lmray.sweeps.answers.plots import STYLE, save
 from lmray.sweeps.answers.tables import Row, Sweep
 
 Measured = list[tuple[Row, list[dict[str, Any]]]]
@@ -48,5 +48,4 @@ def sharpness(sweep: Sweep, found: Measured, path: Path) -> None:
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         place: Any = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
         share.legend(fontsize=7, frameon=False, **place)
-        drawn.savefig(path.with_suffix(".png"), dpi=150)
-        drawn.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+        save(drawn, path)

@@ -115,6 +115,8 @@ def read_sweep(directory: Path, runs: Path) -> Sweep:
     for trial in space.asked(data_digest):
         status = stands.get(trial.id, "waiting")
         facts = ended[trial.id] if status in _MEASURED_AT else {}
+        if status == "done" and facts["loss"] is None:
+            status = "diverged"  # a ledger of before the referee said so itself
         measured = {key: facts[key] for key in _MEASURED if facts.get(key) is not None}
         run = RunDirectory(runs / trial.id)
         records = run.records("validation")

@@ -32,14 +32,22 @@ class Auditor:
         raise RuntimeError(f"trial {trial} asks for a verdict at {record['tokens']} in an audit")
 
     def ended(self, trial: str, status: str, facts: dict[str, Any]) -> None:
-        """Writes down what came of it."""
+        """Writes down what came of it; a trial that is not at its end has failed."""
+        if status not in ("done", "diverged"):
+            error = f"it ended with status {status} before its budget did"
+            self.failed(trial, error, trace=error)
+            return
+        if status == "done" and facts["loss"] is None:
+            status = "diverged"
         del self._open[trial]
         self._ledger.append("audited", trial, status=status, **facts)
 
     def failed(
         self, trial: str, error: str, *, trace: str, lost: bool = False, saved: int = 0
     ) -> None:
-        """Starts it again, or says that it failed."""
+        """Starts it again, or says that it failed; not one that died after it told its end."""
+        if trial not in self._open:
+            return
         self._failures[trial] += 1
         if self._failures[trial] <= (MAX_LOSSES if lost else MAX_FAILURES):
             self.jobs.append(trial)

@@ -58,8 +58,8 @@ class Halving:
     def apply(self, event: Event) -> None:
         """Takes an event of the ledger into account."""
         trial, level = event.trial, event.facts.get("rung")
-        if event.kind == "audited":
-            return
+        if event.kind == "audited" or (event.kind == "failed" and trial not in self.in_flight):
+            return  # as in ledger.telling
         passed = event.facts.get("past") if event.kind == "promoted" else level
         if event.kind in ("promoted", "rung") and passed in self._passed:
             self._passed[passed][self._combinations.of(trial)] = None

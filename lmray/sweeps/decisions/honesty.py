@@ -17,14 +17,14 @@ class Correlation:
     rung: int
     """Tokens."""
     rho: float
-    """Spearman's rank correlation between the losses there and the final ones."""
+    """Spearman's rank correlation between the losses there and the final ones; NaN if n < 3."""
     n: int
-    """Trials that are done."""
+    """Trials whose end is known: they are done, or an audit trained them to it."""
 
 
 @dataclass(frozen=True)
 class Stopped:
-    """A trial that was stopped, seen from the winner."""
+    """A trial that was stopped, seen from the winner with its seed."""
 
     row: Row
     rung: int
@@ -66,12 +66,13 @@ class Honesty:
         told = [f"The trials trained {tokens} ({share:.0f} %)."]
         if self.correlations:
             shown = ", ".join(
-                f"{each.rho:.2f} at {each.rung:,} tokens (n = {each.n})"
+                f"{'unknown' if math.isnan(each.rho) else f'{each.rho:.2f}'} at {each.rung:,} "
+                f"tokens (n = {each.n})"
                 for each in self.correlations
             )
             told.append(
                 f"Rank correlation between the loss at a rung and the final one, over the trials "
-                f"that are done: {shown}."
+                f"that are done or audited: {shown}."
             )
         if self.stopped:
             nearest = self.stopped[0]
@@ -104,17 +105,17 @@ class Honesty:
 def honesty(sweep: Sweep, events: Sequence[Event]) -> Honesty:
     """Reads it from the ledger's events; a sweep without a winner has only its tokens."""
     at_rung = _losses(events)
-    done = [row for row in sweep.trials if row.status == "done"]
+    final = {row.trial.id: row.loss for row in sweep.trials if row.status == "done"}
+    for row, event in _audited(sweep, events):
+        if event.facts["status"] == "done":
+            final[row.trial.id] = event.facts["loss"]
     correlations = []
     for rung in sorted({rung for losses in at_rung.values() for rung in losses}):
-        both = [
-            (at_rung[row.trial.id][rung], row.loss)
-            for row in done
-            if rung in at_rung.get(row.trial.id, {})
-        ]
+        both = [(at_rung[t][rung], end) for t, end in final.items() if rung in at_rung.get(t, {})]
+        rho = math.nan  # two trials are in the same order or in the other one
         if len(both) > 2:
             rho = spearman([early for early, _ in both], [late for _, late in both])
-            correlations.append(Correlation(rung, rho, len(both)))
+        correlations.append(Correlation(rung, rho, len(both)))
     return Honesty(
         correlations,
         _stopped(sweep, at_rung),
@@ -162,12 +163,10 @@ def _losses(events: Sequence[Event]) -> dict[str, dict[int, float]]:
 
 
 def _stopped(sweep: Sweep, at_rung: dict[str, dict[int, float]]) -> list[Stopped]:
-    winner = sweep.best
-    if winner is None:
-        return []
-    there = at_rung.get(winner.trial.id, {})
+    winners = _winners(sweep)
     found = []
-    for row in sweep.trials:
+    for row in sweep.trials if winners else []:
+        there = at_rung.get(winners[row.trial.changes["seed"]].trial.id, {})
         rung = max(at_rung.get(row.trial.id, {}), default=0)
         if row.status == "stopped" and rung in there:
             found.append(Stopped(row, rung, at_rung[row.trial.id][rung] - there[rung]))
@@ -175,15 +174,31 @@ def _stopped(sweep: Sweep, at_rung: dict[str, dict[int, float]]) -> list[Stopped
 
 
 def _audits(sweep: Sweep, events: Sequence[Event]) -> list[Audit]:
-    winner = sweep.best
-    rows = {row.trial.id: row for row in sweep.trials}
+    winners = _winners(sweep)
     found = []
-    for event in events:
-        if event.kind == "audited" and event.trial in rows and winner is not None:
-            loss = event.facts["loss"] if event.facts["status"] == "done" else math.inf
-            behind = loss - winner.loss
-            found.append(Audit(rows[event.trial], event.facts["status"], behind))
+    for row, event in _audited(sweep, events) if winners else []:
+        loss = event.facts["loss"] if event.facts["status"] == "done" else math.inf
+        behind = loss - winners[row.trial.changes["seed"]].loss
+        found.append(Audit(row, event.facts["status"], behind))
     return sorted(found, key=lambda each: each.behind)
+
+
+def _audited(sweep: Sweep, events: Sequence[Event]) -> list[tuple[Row, Event]]:
+    rows = {row.trial.id: row for row in sweep.trials}
+    ends = [event for event in events if event.kind == "audited" and event.trial in rows]
+    return [(rows[event.trial], event) for event in ends]
+
+
+def _winners(sweep: Sweep) -> dict[int, Row]:
+    """By seed, what its other trials are set against: the trial of the best combination, for a seed
+    does something to all; where that is not done, the winner. Empty while there is no winner.
+    """
+    winner = sweep.best
+    if winner is None:
+        return {}
+    group = next(group for group in summaries(sweep) if winner in group.rows)
+    own = {row.trial.changes["seed"]: row for row in group.rows if row.status == "done"}
+    return {seed: own.get(seed, winner) for seed in sweep.space.seeds}
 
 
 def _seed_spread(sweep: Sweep) -> float:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from lmray import remote
 from lmray.sweeps.decisions.asha import Asha
 from lmray.sweeps.decisions.halving import Halving
-from lmray.sweeps.ledger import Kind, Ledger, standing
+from lmray.sweeps.ledger import Event, Kind, Ledger, standing
 from lmray.sweeps.space import Trial
 from lmray.training.loop import never
 
@@ -94,6 +94,8 @@ class Referee:
         if self._left(trial):
             return
         tokens = facts["tokens"]
+        if status == "done" and facts["loss"] is None:
+            status = "diverged"  # a run of before the loop said so itself
         if status == "diverged":
             # It ranks last at the rung it was on its way to.
             ahead = [level for level in self._rule.unjudged(trial) if level >= tokens]
@@ -116,7 +118,7 @@ class Referee:
         `trace` is a text that failures of the same cause share; `lost` says that the process went
         without raising anything, `saved` the step of its newest checkpoint.
         """
-        if self._left(trial):
+        if self._left(trial) or trial not in self._rule.in_flight:
             return  # it died on its way out, and goes on from an older checkpoint if it does
         self._append("failed", trial, error=error, lost=lost, saved=saved)
         if not lost:
@@ -166,7 +168,16 @@ class Referee:
                 break
         if not self._rule.in_flight:
             for trial, event in list(self._rule.paused.items()):
-                self._append("stopped", trial, **event.facts)
+                measured = {key: event.facts[key] for key in event.facts if key != "time"}
+                self._append("stopped", trial, **measured)
+
+
+def given_up(asha: Asha, budget_tokens: int, events: Iterable[Event]) -> list[str]:
+    """The trials that have failed too often; others that failed were about to be started again."""
+    rule = Halving(asha, budget_tokens)
+    for event in events:
+        rule.apply(event)
+    return list(rule.given_up)
 
 
 Retry = Literal["failed", "diverged", "all", "none"]
@@ -178,11 +189,8 @@ def reopen(asha: Asha, budget_tokens: int, ledger: Ledger, runs: Path, retry: Re
     A diverged one begins anew, for its run would end at once: its directory beneath `runs` goes.
     """
     events = ledger.events()
-    rule = Halving(asha, budget_tokens)
-    for event in events:
-        rule.apply(event)
     diverged = [trial for trial, kind in standing(events).items() if kind == "diverged"]
-    again = list(rule.given_up) if retry in ("failed", "all") else []
+    again = given_up(asha, budget_tokens, events) if retry in ("failed", "all") else []
     for trial in diverged if retry in ("diverged", "all") else []:
         remote.remove(runs / trial)
         shutil.rmtree(runs / trial, ignore_errors=True)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lmray.sweeps.axes import Combination
-from lmray.sweeps.ledger import CLOSED, Event
+from lmray.sweeps.ledger import CLOSED, Event, telling
 
 _JUDGED = ("rung", "paused", "stopped")
 
@@ -38,9 +38,8 @@ def outcomes(
 ) -> list[Outcome]:
     """The outcome of each combination; `groups` has the trial ids of its seeds, in their order."""
     own: dict[str, list[Event]] = {}
-    for event in events:
-        if event.kind != "audited":
-            own.setdefault(event.trial, []).append(event)
+    for event in telling(events):
+        own.setdefault(event.trial, []).append(event)
     found = []
     for combination, trials in groups:
         begun = [own[trial] for trial in trials if trial in own]

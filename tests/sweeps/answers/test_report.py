@@ -4,10 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from lmray.accounting import num_parameters
 from lmray.config import Budget, Data, Evaluation, Model, Run, Tracking
 from lmray.runs.run_directory import MetricsWriter, RunDirectory
+from lmray.sweeps.answers.plots import figure
 from lmray.sweeps.answers.report import answer, write_report
 from lmray.sweeps.answers.tables import read_sweep, summaries
 from lmray.sweeps.axes import Variants
@@ -24,7 +26,7 @@ BASE = Run(
 RATES = [1e-4, 1e-3, 1e-2, 1e-1]
 
 
-def planted(folder: Path, losses: dict[tuple[float, int], float]) -> tuple[Path, Path]:
+def planted(folder: Path, losses: dict[tuple[float, int], float | None]) -> tuple[Path, Path]:
     """A finished sweep: 1e-4 is stopped, 1e-1 diverges, the others end with `losses`."""
     seeds = tuple(sorted({seed for _, seed in losses}))
     space = Space("planted", "A hypothesis.", BASE, {"optim.lr": RATES}, seeds, Asha(1_000_000))
@@ -53,7 +55,38 @@ def planted(folder: Path, losses: dict[tuple[float, int], float]) -> tuple[Path,
     return directory, runs
 
 
-ONE_SEED = {(1e-3, 0): 2.5, (1e-2, 0): 2.25}
+ONE_SEED: dict[tuple[float, int], float | None] = {(1e-3, 0): 2.5, (1e-2, 0): 2.25}
+
+
+def test_a_trial_that_a_ledger_calls_done_without_a_finite_loss_is_shown_as_diverged(
+    tmp_path: Path,
+):
+    directory, runs = planted(tmp_path, {(1e-3, 0): None, (1e-2, 0): 2.25})
+    sweep = read_sweep(directory, runs)
+    assert [row.status for row in sweep.rows] == ["stopped", "diverged", "done", "diverged"]
+    assert "diverged" in write_report(sweep, runs).read_text()
+
+
+def test_a_diverged_trial_is_drawn(tmp_path: Path):
+    directory, runs = planted(tmp_path, ONE_SEED)
+    folder = write_report(read_sweep(directory, runs), runs).parent
+    # matplotlib says in a comment what letters it draws.
+    assert "<!-- lr=0.1 seed=0  (diverged) -->" in (folder / "curves.svg").read_text()
+
+
+def test_a_picture_that_is_cut_off_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def dies(figure, target, **named):
+        with Path(target).open("wb") if isinstance(target, Path) else target as file:
+            file.write(b"half")
+        raise KeyboardInterrupt
+
+    (tmp_path / "loss.png").write_bytes(b"whole")
+    monkeypatch.setattr(Figure, "savefig", dies)
+    with pytest.raises(KeyboardInterrupt), figure(tmp_path / "loss.png", (2, 2)):
+        pass
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("loss.png", b"whole")]
 
 
 def test_every_number_of_the_table_is_the_ledgers(tmp_path: Path):

@@ -61,6 +61,10 @@ class Machine:
                 self.tell("preempted", trial, None)
             else:
                 self.step(trial)
+            # Having told how it ended, a process may still die.
+            gone = trial not in [*self.running, *self.leaving, *self.referee.jobs]
+            if gone and draw.random() < 0.3:
+                self.tell("died", trial)
             self.take_jobs()
         return self.arrived
 
@@ -97,6 +101,8 @@ class Machine:
 def tell(referee: Referee, what: str, trial: str, *facts: Any) -> None:
     if what == "failed":
         referee.failed(trial, "ValueError: planted", trace=trial)
+    elif what == "died":
+        referee.failed(trial, "its process was lost", trace="", lost=True)
     elif what == "judged":
         referee.judge(trial, facts[0])
     else:
@@ -132,11 +138,16 @@ def check_that_kills_change_nothing(
         again = referee(asha, path, curves, places, seeds)
         failures: dict[str, int] = {}
         leaving: set[str] = set()
+        told = False
         for arrival in arrivals:
             what, trial, *_ = arrival
-            if trial in leaving if what == "preempted" else not _already(path, arrival, failures):
+            # Only processes of this life have still to leave, or die once they have told their end.
+            if what == "preempted":
+                told = trial in leaving
+            elif what != "died":
+                told = not _already(path, arrival, failures)
+            if told:
                 tell(again, *arrival)
-                # Only processes of this life have still to leave.
                 leaving = leaving - {trial} | ({trial} if what == "judged" else set())
         assert lines(path) == expected, f"killed after line {cut}"
 

@@ -86,6 +86,44 @@ def test_a_lie_is_set_against_the_spread_over_seeds(tmp_path: Path):
     assert "within the winner's spread of 0.0707 over seeds" in found.lines()[-1]
 
 
+def test_a_stopped_trial_is_set_against_the_winner_with_its_seed(tmp_path: Path):
+    space = Space("s", "", BASE, {"optim.lr": [1e-3, 2e-3]}, (0, 1), Asha(1_000_000, 2))
+    claim(tmp_path, space, "digest")
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    own = {(t.changes["optim.lr"], t.changes["seed"]): t.id for t in space.trials("digest")}
+    # Seed 1 is worse by a nat whatever the rate.
+    for (rate, seed), trial in own.items():
+        at = {"rung": 1_000_000, "tokens": 1_000_000, "loss": 4.0 + seed + 50 * (rate == 1e-3)}
+        ledger.append("stopped" if rate == 1e-3 else "rung", trial, **at)
+        if rate == 2e-3:
+            ledger.append("done", trial, tokens=4_000_000, loss=3.0 + seed)
+    ledger.append("audited", own[1e-3, 1], status="done", loss=3.95)
+    found = honesty(read_sweep(tmp_path, tmp_path), read_events(tmp_path / "ledger.jsonl"))
+    assert [each.behind for each in found.stopped] == [50.0, 50.0]
+    assert [each.behind for each in found.audits] == [pytest.approx(-0.05)]
+    assert "1 would have won, so ASHA lied" in found.lines()[-1]
+
+
+def test_what_too_few_ends_tell_of_rungs_is_said_to_be_unknown_and_audits_are_ends(tmp_path: Path):
+    space = Space("s", "", BASE, {"optim.lr": [1e-3, 2e-3, 4e-3]}, (0,), Asha(1_000_000, 2))
+    claim(tmp_path, space, "digest")
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    first, *others = [trial.id for trial in space.trials("digest")]
+    for loss, trial in enumerate((first, *others), start=4):
+        at = {"rung": 1_000_000, "tokens": 1_000_000, "loss": loss}
+        ledger.append("rung" if trial == first else "stopped", trial, **at)
+    ledger.append("done", first, tokens=4_000_000, loss=3.0)
+
+    def told() -> str:
+        events = read_events(tmp_path / "ledger.jsonl")
+        return "\n".join(honesty(read_sweep(tmp_path, tmp_path), events).lines())
+
+    assert "that are done or audited: unknown at 1,000,000 tokens (n = 1)." in told()
+    for loss, trial in zip((2.5, 2.0), others, strict=True):
+        ledger.append("audited", trial, status="done", loss=loss)
+    assert "that are done or audited: -1.00 at 1,000,000 tokens (n = 3)." in told()
+
+
 def test_audits_that_all_diverge_have_no_number(tmp_path: Path):
     assert judged(tmp_path, audited={2e-2: None}).lines()[-1].endswith("all of them diverge.")
 

@@ -104,6 +104,13 @@ def test_a_diverged_trial_ranks_last_at_the_rung_it_was_on_its_way_to(tmp_path: 
     assert read_events(path)[-1].kind == "rung"
 
 
+def test_a_trial_that_is_done_with_a_loss_that_is_not_finite_has_diverged(tmp_path: Path):
+    path = tmp_path / "ledger.jsonl"
+    judge = referee(NONE, path, {"a": []}, 1)
+    judge.ended("a", "done", {"tokens": BUDGET, "loss": None})
+    assert standing(read_events(path)) == {"a": "diverged"}
+
+
 def test_a_failed_trial_is_retried_then_given_up_and_its_place_goes_to_the_next(tmp_path: Path):
     path = tmp_path / "ledger.jsonl"
     judge = referee(STOP, path, {"a": [], "b": []}, 1)
@@ -168,6 +175,59 @@ def test_the_third_failure_alike_of_several_trials_stops_the_sweep(tmp_path: Pat
     assert not judge.broken
     judge.failed("c", "KeyError: 'z'", trace="same")
     assert judge.broken.startswith("2 trials failed alike, 3 times: KeyError: 'z'")
+
+
+@pytest.mark.parametrize("end", ["preempted", "done", "diverged"])
+def test_a_process_that_dies_after_it_has_told_its_end_takes_nothing_from_its_trial(
+    tmp_path: Path, end: str
+):
+    path, asha = tmp_path / "ledger.jsonl", PROMOTE if end == "preempted" else NONE
+    judge = referee(asha, path, {"a": [], "b": []}, 2)
+    if end == "preempted":
+        judge.judge("a", record(100, 3.0))
+    tell(judge, end, "a", None if end == "diverged" else 3.0)
+    before = read_events(path)
+    tell(judge, "died", "a")
+    assert read_events(path) == before
+    # A ledger in which that was written down is read as if it had not been.
+    Ledger(path).append("failed", "a", error="its process was lost", lost=True, saved=0)
+    assert standing(read_events(path)) == standing(before)
+    if end == "preempted":
+        referee(asha, path, {"a": [], "b": []}, 2).judge("b", record(100, 4.0))
+        assert read_events(path)[-2:][0].kind == "paused"
+        assert (read_events(path)[-1].kind, read_events(path)[-1].trial) == ("promoted", "a")
+
+
+def test_an_audited_process_that_dies_after_it_has_told_its_end_is_not_audited_again(
+    tmp_path: Path,
+):
+    path = tmp_path / "ledger.jsonl"
+    auditor = Auditor(Ledger(path), ["b"])
+    assert auditor.jobs.popleft() == "b"
+    auditor.ended("b", "done", {"loss": 0.5, "tokens": BUDGET})
+    auditor.failed("b", "its process was lost", trace="", lost=True)
+    assert not auditor.jobs
+    assert not auditor.broken
+
+
+def test_an_audited_trial_that_is_not_at_its_end_is_started_again(tmp_path: Path):
+    path = tmp_path / "ledger.jsonl"
+    auditor = Auditor(Ledger(path), ["b"])
+    assert auditor.jobs.popleft() == "b"
+    auditor.ended("b", "preempted", {"loss": None, "tokens": 50})
+    assert list(auditor.jobs) == ["b"]
+    assert read_events(path) == []
+
+
+def test_what_is_stopped_in_the_end_after_a_resume_is_dated_by_that(tmp_path: Path):
+    path, curves = tmp_path / "ledger.jsonl", {"a": [5.0] * 5, "b": [3.0] * 5}
+    referee(PROMOTE, path, curves, 1).judge("a", record(100, 5.0))
+    played(PROMOTE, path, curves, 1, 0)  # by a referee that has read the line of a's pause
+    found = read_events(path)
+    assert (found[-1].kind, found[-1].trial) == ("stopped", "a")
+    times = [event.facts["time"] for event in found]
+    assert times == sorted(times)
+    assert times[-1] > times[1]
 
 
 def test_an_audit_changes_neither_decisions_nor_how_trials_stand(tmp_path: Path):
