@@ -52,8 +52,35 @@ def base_owt() -> Run:
     return override(base_ts(), {"model.vocab_size": 32_000, "data.tokens": "tokens/openwebtext"})
 
 
+def a_ts() -> Run:
+    """Write-up A's model on TinyStories: 35,938,816 parameters, 163,840,000 tokens."""
+    return override(
+        base_ts(),
+        {
+            "model.num_layers": 8,
+            "model.num_heads": 8,
+            "model.d_ff": 1408,
+            "optim.lr": 2e-3,
+            "budget.tokens": 163_840_000,
+        },
+    )
+
+
+def a_owt_tied() -> Run:
+    """Write-up A's best on OpenWebText: 42,082,816 parameters, tied, 1,310,720,000 tokens."""
+    return override(
+        a_ts(),
+        {
+            "model.vocab_size": 32_000,
+            "model.tied_embeddings": True,
+            "data.tokens": "tokens/openwebtext",
+            "budget.tokens": 1_310_720_000,
+        },
+    )
+
+
 PRESETS: dict[str, Callable[[], Run]] = {
-    preset.__name__: preset for preset in (tiny, base_ts, base_owt)
+    preset.__name__: preset for preset in (tiny, base_ts, base_owt, a_ts, a_owt_tied)
 }
 
 

@@ -35,6 +35,19 @@ def test_the_openwebtext_base_differs_in_vocabulary_and_data_alone() -> None:
     assert ours["model.vocab_size"] == 32_000
 
 
+def test_those_of_write_up_a_are_its_models_at_its_budgets() -> None:
+    small, large = load("a_ts"), load("a_owt_tied")
+    assert small.steps == 5000
+    assert large.budget.tokens / 1e9 == pytest.approx(1.31, abs=0.005)
+    found, base = flatten(large), flatten(small)
+    assert {key for key in base if found[key] != base[key]} == {
+        "model.vocab_size",
+        "model.tied_embeddings",
+        "data.tokens",
+        "budget.tokens",
+    }
+
+
 def test_a_file_without_extends_starts_from_the_defaults(tmp_path: Path) -> None:
     source = write(tmp_path / "own.yaml", "optim: {lr: 1e-2}\nseed: 3")
     assert load(source) == override(Run(), {"optim.lr": 0.01, "seed": 3})

@@ -135,7 +135,10 @@ def _attention(model: Model, factor: int) -> dict[str, int]:
 
 
 def _loss(model: Model, *, low: bool) -> dict[str, int]:
-    """Bytes for the logits of a sequence: bf16 ones are kept, of others their exponentials."""
+    """Bytes for the logits of a sequence: bf16 ones are kept, of others their exponentials.
+
+    (Or those themselves and a number a row, by a CPU's kernel: as many bytes.)
+    """
     n, vocabulary = model.context_length, model.context_length * model.vocab_size
     capped = model.logit_softcap != "none"
     if low:

@@ -22,8 +22,8 @@ def train(
     config: Annotated[
         str,
         typer.Option(
-            help="A preset (tiny, base_ts, base_owt) or a YAML or JSON file; tiny, or what RUN has "
-            "where begins_from=RUN.",
+            help="A preset (tiny, base_ts, base_owt, a_ts, a_owt_tied) or a YAML or JSON file; "
+            "tiny, or what RUN has where begins_from=RUN.",
             show_default=False,
         ),
     ] = "",

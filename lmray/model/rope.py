@@ -3,6 +3,9 @@
 Letters of shapes: T positions, K width of a head.
 """
 
+from collections.abc import Callable
+from typing import Self
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -32,6 +35,17 @@ class RotaryPositionalEmbedding(nn.Module):
         angles = torch.arange(max_seq_len, dtype=torch.float64, device=device).outer(frequencies)
         rotations = torch.stack((angles.cos(), angles.sin()), dim=-1).float()
         self.register_buffer("rotations", rotations, persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves the table with the module, but never to another dtype.
+
+        Eight bits would place far positions wrongly, and torch has no complex number of bf16.
+        """
+        exact = self.rotations
+        super()._apply(fn, recurse)
+        if self.rotations.dtype != exact.dtype:
+            self.rotations = exact.to(self.rotations.device)
+        return self
 
     def forward(
         self, x: Float[Tensor, "... T K"], token_positions: Int[Tensor, "... T"]

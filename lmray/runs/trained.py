@@ -38,7 +38,8 @@ class Trained:
 def load_trained(directory: RunDirectory, which: str = "latest") -> Trained:
     """Loads a checkpoint of a run and its tokenizer.
 
-    `which` is latest (the newest that is whole), best (of execution.keep_best) or a step.
+    `which` is latest (the newest that is whole), best (of execution.keep_best) or a step. A run of
+    a GPU is loaded where there is none, too: the model is then on the CPU.
 
     Raises PreflightError if there is no such checkpoint or the dataset has changed, CorruptionError
     if the checkpoint, or every one of the latest, is damaged.
@@ -48,7 +49,7 @@ def load_trained(directory: RunDirectory, which: str = "latest") -> Trained:
     path = directory.path / "tokenizer.json"
     tokenizer = load_tokenizer(path) if imported else open_data(directory).tokenizer
     found = checkpoint.select(directory.checkpoints, which)
-    device = resolve_device(run.execution.device)
+    device = resolve_device("cpu" if run.execution.device == "cpu" else "auto")
     model = TransformerLM.from_config(run.model).to(device).eval()
 
     def with_weights(path: Path) -> Trained:

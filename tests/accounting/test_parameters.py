@@ -15,8 +15,8 @@ A_TS = {"num_layers": 8, "d_model": 512, "num_heads": 8, "d_ff": 1408}
 WRITE_UPS = [
     (presets.base_ts().model, 22_696_448),
     (presets.base_owt().model, 45_224_448),
-    (Model(vocab_size=10_000, **A_TS), 35_938_816),
-    (Model(vocab_size=32_000, tied_embeddings=True, **A_TS), 42_082_816),
+    (presets.a_ts().model, 35_938_816),
+    (presets.a_owt_tied().model, 42_082_816),
     (Model(vocab_size=32_000, **A_TS), 58_466_816),
     (
         Model(

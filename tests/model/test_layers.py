@@ -168,6 +168,17 @@ class TestRotaryPositionalEmbedding:
         assert self.rope(x, torch.arange(20)).dtype == torch.bfloat16
         assert not self.rope.state_dict()
 
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+    def test_the_table_stays_as_it_is_when_the_module_is_cast(self, dtype):
+        rope = RotaryPositionalEmbedding(theta=10_000.0, d_k=16, max_seq_len=64).to(dtype)
+        assert torch.equal(rope.rotations, self.rope.rotations)
+        x = torch.randn(20, 16).to(dtype)
+        assert torch.equal(rope(x, torch.arange(20)), self.rope(x, torch.arange(20)))
+
+    def test_the_table_moves_with_the_module(self):
+        rope = RotaryPositionalEmbedding(theta=10_000.0, d_k=16, max_seq_len=64)
+        assert rope.to("meta", torch.bfloat16).rotations.device.type == "meta"
+
     def test_refuses_an_odd_width(self):
         with pytest.raises(UsageError, match=r"d_k=5 is odd .*; choose an even"):
             RotaryPositionalEmbedding(10_000.0, 5, 8)

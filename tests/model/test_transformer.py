@@ -27,9 +27,10 @@ def build(model=TINY, *, seed=0, **changes):
     [
         (presets.base_ts().model, 22_696_448),
         (presets.base_owt().model, 45_224_448),
-        (Model(vocab_size=10_000, num_layers=8, d_model=512, num_heads=8, d_ff=1408), 35_938_816),
+        (presets.a_ts().model, 35_938_816),
+        (presets.a_owt_tied().model, 42_082_816),
     ],
-    ids=["base_ts", "base_owt", "a_ts"],
+    ids=["base_ts", "base_owt", "a_ts", "a_owt_tied"],
 )
 def test_parameter_counts(model, parameters):
     with torch.device("meta"):
@@ -157,6 +158,14 @@ def test_bf16_weights_give_bf16_logits():
     assert logits.dtype == torch.bfloat16
     cross_entropy(logits, ids[:, 1:]).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_a_model_that_is_cast_to_bf16_computes_as_one_that_was_made_so():
+    made = TransformerLM(64, 16, 32, 2, 4, 48, 10_000.0, dtype=torch.bfloat16)
+    cast = TransformerLM(64, 16, 32, 2, 4, 48, 10_000.0).bfloat16()
+    cast.load_state_dict(made.state_dict())
+    ids = torch.randint(64, (2, 16))
+    assert torch.equal(cast(ids), made(ids))
 
 
 def test_block_is_pre_norm():

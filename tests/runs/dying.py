@@ -1,6 +1,6 @@
 """Lives of one run, each ended by kill -9, until the last one reaches the run's end.
 
-python -m tests.runs.dying TOKENS RUNS prints a JSON line for each death. All lives are
+python -m tests.runs.dying SHAPE TOKENS RUNS prints a JSON line for each death. All lives are
 forked from this process, which has imported what they need and started no thread, so that one more
 costs milliseconds.
 """
@@ -20,26 +20,30 @@ import torch._dynamo  # noqa: F401 - every optimizer imports it, in a second or 
 
 from lmray.config import Run, override, run_id
 from lmray.dataset import Splits, open_splits
+from lmray.model.native import kernels
 from lmray.runs.execute import execute
 from lmray.training import checkpoint
 from tests.small import small_run
 
 KINDS = ("step", "write", "folder", "write")
 """By its step; by the n-th fsync of checkpoints; once n unfinished checkpoints have been seen."""
-KILLS = 20
+KILLS = {"narrow": 20, "wide": 8}
+"""By the shape of the run: small_run's, or what two threads and a CPU's kernels compute."""
 FSYNCS = 6
 """Of one checkpoint: its three files, its folder twice, and the folder above once it is renamed."""
 LEASH = 7
 """Steps that a life may take: three checkpoints are begun, so that two are written."""
 
 
-def long_run(tokens: Path) -> Run:
+def long_run(tokens: Path, shape: str) -> Run:
     """More steps than all lives that are killed can take."""
     changes = {
-        "budget.tokens": (KILLS * LEASH + 10) * 64,
+        "budget.tokens": (KILLS[shape] * LEASH + 10) * 64,
         "execution.checkpoint_interval_steps": 2,
         "execution.keep_best": True,
     }
+    if shape == "wide":  # heads of 32 for the attention kernel, halves of a batch for two threads
+        changes |= {"model.d_model": 64, "model.num_layers": 2, "execution.threads": 2}
     return override(small_run(tokens), changes)
 
 
@@ -115,9 +119,10 @@ def in_child(work: Any) -> None:
 
 
 def main() -> None:
-    tokens, runs = map(Path, sys.argv[1:])
-    run, splits, draw = long_run(tokens), open_splits(tokens), random.Random(0)
-    for number in range(KILLS):
+    shape, (tokens, runs) = sys.argv[1], map(Path, sys.argv[2:])
+    run, splits, draw = long_run(tokens, shape), open_splits(tokens), random.Random(0)
+    kernels()  # once, not in every life
+    for number in range(KILLS[shape]):
         death = live_and_die(run, splits, runs, KINDS[number % len(KINDS)], draw)
         print(json.dumps(death), flush=True)
     execute(run, splits, runs, report=lambda record: None)

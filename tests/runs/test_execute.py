@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
 from lmray.config import Optim, override, run_id
 from lmray.dataset import Splits, open_splits
@@ -153,6 +154,19 @@ def test_a_trained_model_evaluates_and_writes(splits: Splits, tmp_path: Path):
     assert "".join(stream_text(trained, "", seed=3, **options)) == begun
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="of a machine without a GPU")
+def test_a_run_of_a_gpu_is_loaded_where_there_is_none(splits: Splits, tmp_path: Path):
+    directory = execute(small_run(splits.directory), splits, tmp_path, report=lambda record: None)
+    facts = json.loads((directory.path / "run.json").read_text())
+    facts["config"]["execution"]["device"] = "cuda"
+    (directory.path / "run.json").write_text(json.dumps(facts))
+    trained = load_trained(RunDirectory(directory.path))
+    assert (trained.run.execution.device, trained.device.type) == ("cuda", "cpu")
+    greedy = Sampling(temperature=0)
+    (written,) = continue_text(trained, "Ada", max_new_tokens=3, sampling=greedy, seed=0)
+    assert len(written.ids) == 3
+
+
 def test_a_run_without_a_checkpoint_cannot_be_loaded(splits: Splits, tmp_path: Path):
     def stop(record: dict) -> None:
         raise SystemExit(0)
@@ -278,7 +292,7 @@ def _train_command(tokens: Path, root: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_kill_9_then_the_same_command_gives_the_same_run(small_dataset: Path, tmp_path: Path):
-    """By the command line, once; test_kills.py does it twenty times and in checkpoints."""
+    """By the command line, once; test_kills.py does it many times and in checkpoints."""
     straight = _train_command(small_dataset, tmp_path / "straight")
     subprocess.run(straight, check=True, capture_output=True, timeout=120)
     (whole,) = (tmp_path / "straight" / "runs").iterdir()

@@ -1,19 +1,23 @@
-"""Twenty times kill -9, at random steps and within checkpoints: the same run to the last bit."""
+"""Many times kill -9, at random steps and within checkpoints: the same run to the last bit."""
 
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from torch import Tensor
 
 from lmray.config import override
 from lmray.corpus import Corpus
 from lmray.dataset import build, open_splits
+from lmray.model import attention
 from lmray.runs.execute import execute
 from lmray.runs.run_directory import RunDirectory
 from lmray.training import checkpoint
+from lmray.training.sharing import SharedBackward
 from tests.runs.dying import FSYNCS, KILLS, long_run
 from tests.small import END, write_tokenizer
 
@@ -41,8 +45,31 @@ def measured(directory: RunDirectory) -> list[tuple]:
     return [tuple(map(json.loads(line).get, keys)) for line in lines]
 
 
+@pytest.fixture
+def used(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Which of a CPU's own paths have been taken in this process."""
+    taken: set[str] = set()
+    attend, share = attention.causal_attention, SharedBackward.__call__
+
+    def attending(*heads: Tensor) -> Tensor:
+        taken.add("attention")
+        return attend(*heads)
+
+    def sharing(*given: Any) -> Tensor:
+        taken.add("shares")
+        return share(*given)
+
+    monkeypatch.setattr(attention, "causal_attention", attending)
+    monkeypatch.setattr(SharedBackward, "__call__", sharing)
+    return taken
+
+
 @pytest.mark.slow
-def test_a_run_killed_twenty_times_is_the_run_that_was_not(tokens: Path, tmp_path: Path):
+@pytest.mark.parametrize(("shape", "paths"), [("narrow", set()), ("wide", {"attention", "shares"})])
+def test_a_run_killed_many_times_is_the_run_that_was_not(
+    shape: str, paths: set[str], tokens: Path, tmp_path: Path, used: set[str]
+):
+    kills = KILLS[shape]
     done = subprocess.run(
         [
             sys.executable,
@@ -50,6 +77,7 @@ def test_a_run_killed_twenty_times_is_the_run_that_was_not(tokens: Path, tmp_pat
             "error",
             "-m",
             "tests.runs.dying",
+            shape,
             tokens,
             tmp_path / "killed",
         ],
@@ -60,23 +88,24 @@ def test_a_run_killed_twenty_times_is_the_run_that_was_not(tokens: Path, tmp_pat
     )
     assert done.returncode == 0, done.stderr
     deaths = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [death["signal"] for death in deaths] == [9] * KILLS, done.stderr
+    assert [death["signal"] for death in deaths] == [9] * kills, done.stderr
     for death in deaths:
         if death["kind"] == "step":
             assert death["leashed"]
         elif death["kind"] == "write":
             assert not death["leashed"]
             assert bool(death["unfinished"]) == (death["fsync"] % FSYNCS > 0)
-    assert sum(bool(death["unfinished"]) for death in deaths) >= 5
-    assert len({name for death in deaths for name in death["newest"]}) >= 5
+    assert sum(bool(death["unfinished"]) for death in deaths) >= kills // 4
+    assert len({name for death in deaths for name in death["newest"]}) >= kills // 4
 
     # How often it is saved is no part of the experiment.
-    run = override(long_run(tokens), {"execution.checkpoint_interval_steps": 50})
+    run = override(long_run(tokens, shape), {"execution.checkpoint_interval_steps": 50})
     whole = execute(run, open_splits(tokens), tmp_path / "whole", report=lambda record: None)
+    assert used == paths
     (killed,) = map(RunDirectory, (tmp_path / "killed").iterdir())
     assert (killed.path.name, killed.status) == (whole.path.name, "done")
     lives = [life.get("status", "killed") for life in killed.facts["lives"]]
-    assert lives == ["killed"] * KILLS + ["done"]
+    assert lives == ["killed"] * kills + ["done"]
     assert measured(killed) == measured(whole)
     for which in ("latest", "best"):
         a, b = (checkpoint.select(each.checkpoints, which)[0] for each in (killed, whole))
