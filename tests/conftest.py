@@ -8,9 +8,11 @@ import pytest
 from hypothesis import settings
 
 # Before anything imports them: transformers would look for newer files on the network, and torch
-# would spin for a second thread at products that take microseconds (half of all tests' time).
+# would spin for a second thread at products that take microseconds (half of all tests' time); where
+# a test asks for two on a busy machine, it would spin 8 ms at each.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import lmray.distributed  # noqa: F401 - sets Ray's environment before a test module imports Ray
 from tests.small import write_dataset
