@@ -4,7 +4,6 @@ Letters of shapes: T positions, K width of a head.
 """
 
 from collections.abc import Callable
-from typing import Self
 
 import torch
 from jaxtyping import Float, Int
@@ -36,7 +35,9 @@ class RotaryPositionalEmbedding(nn.Module):
         rotations = torch.stack((angles.cos(), angles.sin()), dim=-1).float()
         self.register_buffer("rotations", rotations, persistent=False)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+    def _apply(
+        self, fn: Callable[[Tensor], Tensor], recurse: bool = True
+    ) -> "RotaryPositionalEmbedding":
         """Moves the table with the module, but never to another dtype.
 
         Eight bits would place far positions wrongly, and torch has no complex number of bf16.
