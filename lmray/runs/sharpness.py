@@ -28,7 +28,7 @@ from lmray.runs.run_directory import RunDirectory
 from lmray.runs.trained import open_data
 from lmray.storage import canonical_json, read_lines, write_bytes
 from lmray.training import checkpoint
-from lmray.training.device import resolve_device
+from lmray.training.device import device_at_hand
 from lmray.training.sharpness import (
     Eigenvalue,
     Product,
@@ -89,7 +89,7 @@ class _Measure:
         self._run, self._products = directory.config, products
         self.most = (2 if self._run.optim.name == "adamw" else 1) * products
         """Products that a checkpoint takes at most."""
-        device = resolve_device(self._run.execution.device)
+        device = device_at_hand(self._run.execution.device)
         splits = open_data(directory)
         length = self._run.model.context_length
         batch = BatchSampler(splits.train, sequences, length, seed=0).batch(0)

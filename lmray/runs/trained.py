@@ -17,7 +17,7 @@ from lmray.runs.run_directory import RunDirectory
 from lmray.runs.samples import Continuation, prompt_ids, write_on
 from lmray.tokenizer import Tokenizer, load_tokenizer
 from lmray.training import checkpoint
-from lmray.training.device import resolve_device
+from lmray.training.device import device_at_hand
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def load_trained(directory: RunDirectory, which: str = "latest") -> Trained:
     path = directory.path / "tokenizer.json"
     tokenizer = load_tokenizer(path) if imported else open_data(directory).tokenizer
     found = checkpoint.select(directory.checkpoints, which)
-    device = resolve_device("cpu" if run.execution.device == "cpu" else "auto")
+    device = device_at_hand(run.execution.device)
     model = TransformerLM.from_config(run.model).to(device).eval()
 
     def with_weights(path: Path) -> Trained:

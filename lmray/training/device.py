@@ -24,6 +24,11 @@ def resolve_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
     )
 
 
+def device_at_hand(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """The device for a run that is trained already: a CPU where the one it asked for is not."""
+    return resolve_device("cpu" if name == "cpu" else "auto")
+
+
 def device_name(device: torch.device) -> str:
     """What torch calls a GPU; "cpu" for a CPU, of which torch knows no name."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
