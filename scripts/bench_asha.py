@@ -145,8 +145,9 @@ def replay(
                 else:
                     referee.ended(trial, "preempted", {"tokens": goal})
             else:
-                status = RunDirectory(runs / trial).status
-                referee.ended(trial, status, {"tokens": goal, "loss": None})
+                directory = RunDirectory(runs / trial)
+                loss = directory.final_validation().get("loss")
+                referee.ended(trial, directory.status, {"tokens": goal, "loss": loss})
         stands = standing(read_events(path))
     return [trial for trial, kind in stands.items() if kind == "done"], sum(tokens.values())
 

@@ -394,7 +394,7 @@ def test_rungs_in_tokens_are_refused_where_steps_or_seconds_end_runs_before_them
     asha = Asha(grace_tokens=1_048_576, reduction_factor=2)  # the last rung: 8,388,608 tokens
     axes = {"data.batch_size": [32, 64, 128]}
     at = 8_388_608 // (BASE.model.context_length * 64)
-    with pytest.raises(UsageError, match=r"with data\.batch_size=32 at .* not beyond the rung of"):
+    with pytest.raises(UsageError, match=r"with data\.batch_size=64 at .* not beyond the rung of"):
         space(base=override(BASE, {"budget.steps": at}), axes=axes, asha=asha)
     fewer = {"data.batch_size": [64, 128]}
     with pytest.raises(UsageError, match=r"with data\.batch_size=64 at 8388608 tokens"):

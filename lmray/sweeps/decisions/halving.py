@@ -30,7 +30,8 @@ class Halving:
     the order in which they came; one that is not finite ranks last, and its trial has diverged. Of
     fewer than eta losses, or than asha.min_results, there is no telling: a trial then waits (mode
     promote), or is judged by the rung below, where more have come since it passed, and goes on if
-    there is no telling there either (mode stop).
+    there is no telling there either (mode stop). It also goes on once none of the best is still in
+    the race.
 
     Where combinations have several seeds, mode promote ranks their means: a combination has a loss
     at a rung once all its seeds are there, and when one of them passes all may. Mode stop, in which
@@ -53,7 +54,7 @@ class Halving:
         self._passed: dict[int, dict[str, None]] = {level: {} for level in self.levels}
         self._failures: Counter[tuple[str, bool]] = Counter()
         self._saved: dict[str, int] = {}
-        self._done = False
+        self._done: set[str] = set()
 
     def apply(self, event: Event) -> None:
         """Takes an event of the ledger into account."""
@@ -87,7 +88,8 @@ class Halving:
             self._clear(trial)
         elif event.kind == "retried":
             self._forget(trial)
-        self._done |= event.kind == "done"
+        if event.kind == "done":
+            self._done.add(trial)
         self._combinations.apply(event, given_up=trial in self.given_up)
         if event.kind in ("paused", "stopped", "diverged", "done") or trial in self.given_up:
             self.in_flight.pop(trial, None)
@@ -129,13 +131,16 @@ class Halving:
     def _stays(self, trial: str, level: int, losses: Mapping[str, float]) -> bool:
         """Mode stop: whether a trial is among the best of the highest rung that can tell.
 
-        Those that come first meet nobody at a rung, and would train to their end however bad.
+        Those that come first meet nobody at a rung, and would train to their end however bad. No
+        trial makes room for some that were all stopped since, or none might reach the end.
         """
         below = [self._losses[each] for each in reversed(self.levels) if each < level]
         for known in (losses, *below):
             best = self._best(self._combinations.same_seed(trial, known))
             if best is not None and trial in known:
-                return trial in best
+                return trial in best or not any(
+                    other in self.in_flight or other in self._done for other in best
+                )
         return True
 
     def promotable(self) -> tuple[str, int] | None:

@@ -91,7 +91,8 @@ def test_the_highest_rung_that_can_tell_judges_a_trial(
         for rung in reversed(rungs[: at + 1]):
             if len(rung) >= max(eta, least):
                 best = [who for _, _, who in sorted(rung)[: len(rung) // eta]]
-                wanted = "rung" if trial in best else "stopped"
+                racing = any(climbed[who] > 0 and who not in out for who in best)
+                wanted = "stopped" if trial not in best and racing else "rung"
                 break
         assert arrive(rule, str(trial), loss, rule.levels[at]) == wanted
         climbed[trial] += 1
@@ -106,6 +107,17 @@ def test_who_came_first_and_is_bad_is_stopped_once_others_have_come():
     assert arrive(rule, "worse", 5.0) == "stopped"
     assert arrive(rule, "bad", 8.0, 200) == "stopped"  # alone here, but the last below
     assert arrive(rule, "good", 2.5, 200) == "rung"
+
+
+def test_nobody_makes_room_for_those_who_have_left_the_race():
+    rule = Halving(Asha(100, 2), 900)
+    arrive(rule, "a", 5.0)
+    arrive(rule, "a", 4.0, 200)
+    arrive(rule, "b", 3.0)
+    assert arrive(rule, "c", 9.0) == "stopped"
+    assert arrive(rule, "a", 1.0, 400) == "stopped"  # alone there and at 200; behind b at 100
+    assert arrive(rule, "b", 4.5, 200) == "rung"  # behind a, which is gone
+    assert arrive(rule, "b", 3.5, 400) == "rung"
 
 
 def test_a_worked_example_of_promoting():

@@ -49,7 +49,9 @@ def test_every_sweep_ends_with_each_trial_closed_and_an_answer(
         assert set(stands) == set(curves)
         assert set(stands.values()) <= set(CLOSED)
         assert machine.most <= places
-        if asha != STOP and any(None not in curve for curve in curves.values()):
+        finite = [None not in curve for curve in curves.values()]
+        # Mode stop may have stopped them for the sake of one that diverges later.
+        if all(finite) if asha == STOP else any(finite):
             assert "done" in stands.values()
 
 
