@@ -7,7 +7,6 @@ every other Ray of the machine along, and reads an example that Ray 2.60's wheel
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
+
+from tests.distributed.job_cluster import free_ports, marked
 
 MOST = 4
 """More than are asked for: a trial that ends may be waited for a moment longer."""
@@ -32,15 +33,15 @@ def growing(workers: list[dict[str, int]], environment: dict[str, str]) -> Itera
 
     Yields its address. All its processes are gone afterwards.
     """
-    mark = uuid.uuid4().hex
+    mark = f"LMRAY_TEST_MARK={uuid.uuid4().hex}"
     environment = {
         **environment,
-        "LMRAY_TEST_MARK": mark,
+        **dict([mark.split("=")]),
         "RAY_FAKE_CLUSTER": "1",
         "AUTOSCALER_UPDATE_INTERVAL_S": "1",
         "RAY_enable_autoscaler_v2": "0",
     }
-    port, client_port = _free(), _free()
+    port, client_port = free_ports(2)
     address = f"127.0.0.1:{port}"
     with tempfile.TemporaryDirectory(prefix="lmray-") as scratch:
         config = Path(scratch) / "cluster.json"
@@ -61,18 +62,12 @@ def growing(workers: list[dict[str, int]], environment: dict[str, str]) -> Itera
                     time.sleep(0.2)
                 yield address
             finally:
-                while left := _marked(mark):
+                while left := marked(mark):
                     for process in left:
                         with suppress(ProcessLookupError):
                             os.kill(process, signal.SIGKILL)
                     head.poll()
                     time.sleep(0.1)
-
-
-def _free() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def _config(workers: list[dict[str, int]], address: str) -> dict[str, Any]:
@@ -109,14 +104,3 @@ def _config(workers: list[dict[str, int]], address: str) -> dict[str, Any]:
         "rsync_filter": [],
         **{name: [] for name in commands},
     }
-
-
-def _marked(mark: str) -> list[int]:
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if f"LMRAY_TEST_MARK={mark}".encode() in (folder / "environ").read_bytes():
-                found.append(int(folder.name))
-        except OSError:
-            continue
-    return found

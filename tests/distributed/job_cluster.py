@@ -63,7 +63,7 @@ class JobCluster:
 def job_cluster() -> Iterator[JobCluster]:
     """Starts it, and leaves nothing of it."""
     token, mark = secrets.token_hex(32), f"LMRAY_TEST_MARK={secrets.token_hex(8)}"
-    gcs, dashboard, agent = _free_ports(3)
+    gcs, dashboard, agent = free_ports(3)
     words = {
         "--port": gcs,
         "--dashboard-port": dashboard,
@@ -102,7 +102,7 @@ def job_cluster() -> Iterator[JobCluster]:
             process.terminate()
             with suppress(subprocess.TimeoutExpired):  # one of whose parts has died may hang
                 process.wait(60)
-            for pid in _processes(mark):  # also of the node that it started
+            for pid in marked(mark):  # also of the node that it started
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             process.wait()
@@ -144,7 +144,8 @@ def _await(address: str, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.5)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody listens on."""
     with ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -152,7 +153,8 @@ def _free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def _processes(mark: str) -> list[int]:
+def marked(mark: str) -> list[int]:
+    """Processes with this in their environment, NAME=value."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
