@@ -9,7 +9,7 @@ forget schedulers and cut off checkpoints (ray 2.60), are not needed.
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -71,20 +71,24 @@ class Jobs(_Stateless, Searcher):
         spec: Callable[[str], dict[str, Any]],
         stop: Callable[[], bool],
         after: Callable[[], None],
+        look: Callable[[], None],
     ) -> None:
         """`spec` says what a trial's process needs to know; no job is given out once `stop()`.
 
-        `after` is called when a job has ended.
+        `after` is called when a job has ended, `look` whenever Tune asks for one: where nothing
+        runs it does nothing else for ten minutes (2.60).
         """
         super().__init__()
         self._judge = judge
         self._spec = spec
         self._stop = stop
         self._after = after
+        self._look = look
         self._alive: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> Any:
         """The next job, None while there is none."""
+        self._look()
         if self._judge.broken or self._judge.finished or self._stop():
             return Searcher.FINISHED
         for trial in self._judge.jobs:
@@ -130,6 +134,7 @@ class AshaScheduler(_Stateless, FIFOScheduler):
         self._heard: dict[str, tuple[int, float]] = {}
         self._silent: set[str] = set()
         self._failed: set[str] = set()
+        self._trials: Callable[[], Iterable[Trial]] = tuple
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Takes down what a trial reports; what follows from it, the trial reads in the ledger."""
@@ -168,12 +173,21 @@ class AshaScheduler(_Stateless, FIFOScheduler):
         remote.publish(path)
         return remote.url(path) or str(path)
 
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """Remembers whose trials there are to look at."""
+        self._trials = tune_controller.get_trials
+
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """First in, first out; Tune asks so often that the silent ones are looked for here."""
+        self.look()
+        return super().choose_trial_to_run(tune_controller)
+
+    def look(self) -> None:
+        """Looks for trials that nobody tells of, once a second however often it is called."""
         now = time.monotonic()
         if now - self._looked >= _LOOK_S:
             self._looked = now
-            for trial in tune_controller.get_trials():
+            for trial in self._trials():
                 if trial.status == Trial.RUNNING:
                     self._listen(trial, now)
                 elif trial.status == Trial.ERROR and trial.trial_id not in self._failed:
@@ -182,7 +196,6 @@ class AshaScheduler(_Stateless, FIFOScheduler):
                         "an actor could not be used again, for the thread of its last job had not "
                         "ended; `lmray sweep resume` goes on from the checkpoints"
                     )
-        return super().choose_trial_to_run(tune_controller)
 
     def _listen(self, trial: Trial, now: float) -> None:
         path = self._runs / trial.config["trial"]["id"] / "metrics.jsonl"

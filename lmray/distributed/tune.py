@@ -192,14 +192,13 @@ def _drive(
     # How many jobs may be on their way to a place; one at a time, the first of them start in turn.
     # That they wait is what makes a cluster grow.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(places)
+    scheduler = AshaScheduler(judge, asked.directory, asked.runs, timeout_s=space.asha.timeout_s)
     with tempfile.TemporaryDirectory(prefix="lmray-tune-") as scratch:
         tuner = tune.Tuner(
             tune.with_resources(NamedJob if named else job, _resources(execution)),
             tune_config=tune.TuneConfig(
-                search_alg=Jobs(judge, asked, stop, after),
-                scheduler=AshaScheduler(
-                    judge, asked.directory, asked.runs, timeout_s=space.asha.timeout_s
-                ),
+                search_alg=Jobs(judge, asked, stop, after, scheduler.look),
+                scheduler=scheduler,
                 num_samples=-1,
                 reuse_actors=execution.workers == 1 and not named,
                 trial_name_creator=_trial_name,
