@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("texts", type=Path, help="a folder with tinystories-{train,valid}.txt")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--tokens", type=int, default=2_097_152, help="that each trial trains")
-    parser.add_argument("--longest", type=float, default=30, help="seconds until the next kill")
+    parser.add_argument("--longest", type=float, default=20, help="seconds until the next kill")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     # Not in /tmp, of which each host has its own; and Ray's sockets allow no long names.
