@@ -18,6 +18,7 @@ import ray
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from ray.util.state import get_log, list_actors
+from ray.util.state.exception import RayStateApiException
 
 from lmray.config import Budget
 from lmray.dataset import build, open_splits
@@ -228,8 +229,14 @@ def test_a_prometheus_and_rays_state_know_the_trials_of_a_running_sweep_by_name(
         alive = [("state", "=", "ALIVE")]
         actors = list_actors(cluster, filters=alive, detail=True, limit=1000)
         [actor] = [each for each in actors if each.repr_name == name]
-        said = "".join(get_log(cluster, actor_id=actor.actor_id, timeout=60))
-        assert f"{name}: " in said
+
+        def shown() -> bool:
+            try:
+                return f"{name}: " in "".join(get_log(cluster, actor_id=actor.actor_id, timeout=60))
+            except RayStateApiException:  # the dashboard does not know the node's agent yet
+                return False
+
+        wait_for(shown, "Ray's State API has not got the trial's lines")
         [found] = query(loss)
     records = RunDirectory(tmp_path / "runs" / trial.id).records("train")
     assert float(found["value"][1]) in [record["loss"] for record in records]
