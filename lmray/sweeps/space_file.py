@@ -35,8 +35,6 @@ from lmray.sweeps.space import Asha, Space
 
 _NEEDED = {"BASE": Run, "SPACE": dict | FunctionType, "SEEDS": list | tuple | range, "ASHA": Asha}
 _OPTIONAL = ("SEARCH", "BASELINE", "MEMORY_GB", "LOSERS")
-
-
 _NO_CHANGES: Mapping[str, Any] = MappingProxyType({})
 
 

@@ -2,69 +2,35 @@ import json
 import os
 import re
 import shutil
-import socket
-import subprocess
 import threading
-import time
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
-import yaml
-from prometheus_client.parser import text_string_to_metric_families
 from ray.util.state import get_log, list_actors
 from ray.util.state.exception import RayStateApiException
 
-from lmray.config import Budget
 from lmray.dataset import build, open_splits
 from lmray.distributed import gauges
 from lmray.distributed.data import run_tasks
 from lmray.distributed.gauges import count_shard
-from lmray.distributed.tune import run_sweep
 from lmray.distributed.watching import title, watched
 from lmray.runs.execute import execute
 from lmray.runs.run_directory import RunDirectory
-from lmray.sweeps.decisions.asha import Asha
-from lmray.sweeps.space import Space, Trial
-from lmray.sweeps.sweep_directory import StopFile, claim
+from tests.distributed.exported import Sample, endless, exported, prometheus, wait_for
 from tests.small import small_run, write_corpus, write_tokenizer
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = json.loads((ROOT / "scripts" / "grafana_dashboard.json").read_text())
-Sample = tuple[str, dict[str, str], float]
 
 
 def queries() -> Iterator[str]:
     for panel in DASHBOARD["panels"]:
         for target in panel.get("targets", ()):
             yield target["expr"]
-
-
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 180
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.5)
-
-
-def endpoint() -> str:
-    (node,) = [each for each in ray.nodes() if each["Alive"]]
-    return f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}"
-
-
-def exported(name: str, label: str = "sweep") -> list[Sample]:
-    """The samples of a sweep at the node's metrics port, as Prometheus would read them."""
-    with urllib.request.urlopen(f"http://{endpoint()}/metrics", timeout=60) as answer:
-        families = text_string_to_metric_families(answer.read().decode())
-        samples = [sample for family in families for sample in family.samples]
-    return [
-        (each.name, each.labels, each.value) for each in samples if each.labels.get(label) == name
-    ]
 
 
 def test_the_panels_ask_for_every_gauge_there_is_and_for_no_other():
@@ -114,25 +80,6 @@ def test_a_runs_log_has_a_line_for_its_begin_each_evaluation_and_its_end(
         assert f"{record['tokens']:,} tokens: validation loss {record['loss']:.4f}" in line
     assert [each for each in passed if each["kind"] == "validation"] == evaluations
     assert not [each for each in threading.enumerate() if each.name == "lmray-gauges"]
-
-
-@contextmanager
-def endless(dataset: Path, root: Path, name: str, *, named: bool) -> Iterator[Trial]:
-    """A sweep of one trial that trains as long as the block."""
-    run = small_run(dataset, budget=Budget(tokens=64_000_000))
-    question = Space(name, "", run, {"optim.lr": [1e-3]}, (0,), Asha(6_400_000, 2))
-    splits = open_splits(dataset)
-    directory = root / "sweeps" / name
-    claim(directory, question, splits.digest)
-    arguments = (question, splits, directory, root / "runs")
-    sweep = threading.Thread(target=run_sweep, args=arguments, kwargs={"named": named})
-    sweep.start()
-    try:
-        (trial,) = question.trials(splits.digest)
-        yield trial
-    finally:
-        StopFile.of(directory).ask()
-        sweep.join()
 
 
 @pytest.mark.ray
@@ -269,49 +216,6 @@ def test_every_shard_of_a_build_is_counted_also_of_a_split_that_has_one(tmp_path
 
     wait_for(lambda: len(counted()) == len(expected), "shards of a build are not counted")
     assert counted() == expected
-
-
-@contextmanager
-def prometheus(folder: Path) -> Iterator[Callable[[str], list[Any]]]:
-    """Debian's Prometheus on scripts/prometheus.yml, but for where Ray's ports are listed."""
-    config = yaml.safe_load((ROOT / "scripts" / "prometheus.yml").read_text())
-    (job,) = config["scrape_configs"]
-    job["file_sd_configs"][0]["files"] = [str(folder / "ports.json")]
-    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    (folder / "ports.json").write_text(json.dumps([{"targets": [endpoint()]}]))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    process = subprocess.Popen(
-        [
-            "prometheus",
-            f"--config.file={folder / 'prometheus.yml'}",
-            f"--storage.tsdb.path={folder / 'prometheus'}",
-            f"--web.listen-address={address}",
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-
-    def answers() -> bool:
-        assert process.poll() is None, "Prometheus has ended"
-        try:
-            with urllib.request.urlopen(f"http://{address}/-/ready", timeout=10):
-                return True
-        except OSError:
-            return False
-
-    def query(expression: str) -> list[Any]:
-        url = f"http://{address}/api/v1/query?{urllib.parse.urlencode({'query': expression})}"
-        with urllib.request.urlopen(url, timeout=60) as answer:
-            return json.load(answer)["data"]["result"]
-
-    try:
-        wait_for(answers, "Prometheus does not answer")
-        yield query
-    finally:
-        process.terminate()
-        process.wait()
 
 
 @pytest.mark.ray

@@ -42,7 +42,7 @@ class AtOnce:
         return "all" if self.computed == self.share else f"{self.computed} of {self.share}"
 
 
-def at_once(rows: tuple[Row, ...], runs: Path) -> AtOnce | None:
+def computed_at_once(rows: tuple[Row, ...], runs: Path) -> AtOnce | None:
     """What the runs of one batch size computed at once; None while none has a record of it."""
     found = []
     for row in rows:

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmray.runs.noise import read_noise
-from lmray.sweeps.answers.batch_limits import AtOnce, at_once, end_line, memory_line
+from lmray.sweeps.answers.batch_limits import AtOnce, computed_at_once, end_line, memory_line
 from lmray.sweeps.answers.comparison import Cost, Table, cost, number, signed
-from lmray.sweeps.answers.equal import held_equal
 from lmray.sweeps.answers.tables import Summary, Sweep, best_of, summaries
 from lmray.sweeps.axes import shown
 
@@ -71,7 +70,7 @@ def batch_sizes(sweep: Sweep, runs: Path) -> list[Batch]:
         best = best_of(tried)
         together = Summary(tuple(row for group in tried for row in group.rows))
         noise = _noise(best, runs) if best else None
-        computed = at_once(together.rows, runs)
+        computed = computed_at_once(together.rows, runs)
         found.append(Batch(sequences, best, cost(together, runs), noise, computed))
     return found
 
@@ -127,11 +126,6 @@ def _told(noise: NoiseAt | None) -> str:
     if noise is None:
         return "not measured"
     return f"{noise.mean:.3g} ({noise.low:.3g} to {noise.high:.3g})"
-
-
-def equal(sweep: Sweep) -> str:
-    """What all batches were compared at, a sentence; empty while no trial is done."""
-    return held_equal(sweep.rows)
 
 
 def lines(found: list[Batch], sweep: Sweep) -> list[str]:

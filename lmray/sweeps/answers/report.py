@@ -27,6 +27,7 @@ from lmray.sweeps.answers import (
     plots_sharpness,
 )
 from lmray.sweeps.answers.comparison import Table, costs, over_seeds, signed, switches
+from lmray.sweeps.answers.equal import held_equal
 from lmray.sweeps.answers.tables import (
     Summary,
     Sweep,
@@ -117,7 +118,7 @@ def _facts(sweep: Sweep, along: list[bracket.Traced], runs: Path) -> dict[str, A
         "switches": switches(sweep.compared) if space.baseline else ([], []),
         "costs": costs(sweep, runs),
         "batches": batches.table(sizes, sweep),
-        "batches_equal": batches.equal(sweep),
+        "batches_equal": held_equal(sweep.rows),
         "batch_lines": batches.lines(sizes, sweep),
         "budget": _budget(space.base.budget),
         "refused": [(spoken(each.combination), each.reason) for each in space.refusals()],

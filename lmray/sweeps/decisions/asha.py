@@ -29,7 +29,8 @@ class Asha:
     it at its rung and lets it go on once it is among the best, also of those after it. none lets
     all trials train to their end."""
     min_results: int = 1
-    """Losses at a rung below which none of its trials is stopped, or promoted."""
+    """Losses at a rung below which it judges nobody: its trials wait (promote), or are judged by
+    the rung below (stop)."""
     timeout_s: float = 3600.0
     """Seconds without a new record in its metrics after which a trial's process is killed; it has
     then failed. Longer than a start, an evaluation or a compilation takes."""

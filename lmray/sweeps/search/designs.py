@@ -14,7 +14,7 @@ class Grid:
     """Every combination of the choices."""
 
     def design(self, axes: Axes) -> list[Combination]:
-        """The combinations, spread over the axes from the first of them on."""
+        """The combinations, in the order of `spread`."""
         return spread(axes)
 
 

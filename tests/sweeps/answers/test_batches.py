@@ -11,7 +11,8 @@ from lmray.accounting import step_flops
 from lmray.config import BatchShape, Budget, Data, Evaluation, Model, Run, override
 from lmray.runs.run_directory import MetricsWriter, RunDirectory
 from lmray.storage import write_json
-from lmray.sweeps.answers.batches import batch_sizes, equal, lines, table
+from lmray.sweeps.answers.batches import batch_sizes, lines, table
+from lmray.sweeps.answers.equal import held_equal
 from lmray.sweeps.answers.report import write_report
 from lmray.sweeps.answers.tables import Sweep, read_sweep
 from lmray.sweeps.ledger import Ledger
@@ -246,7 +247,7 @@ def test_what_the_batches_had_equal_is_what_the_report_says(
     tmp_path: Path, changes: dict, tokens: dict[int, int], told: str, limits: str
 ):
     sweep = planted(tmp_path, FOUR, (0,), {}, changes=changes, tokens=tokens)
-    assert told in equal(sweep)
+    assert told in held_equal(sweep.rows)
     path = write_report(sweep, tmp_path / "runs")
     for text in (path.read_text(), path.with_suffix(".html").read_text()):
         assert told in text
@@ -257,10 +258,10 @@ def test_what_the_batches_had_equal_is_what_the_report_says(
 def test_operations_may_be_what_is_equal(tmp_path: Path):
     paid = 20.5 * step_flops(BASE.model, BatchShape(256, 64))
     sweep = planted(tmp_path, {4: 3.0, 256: 3.0}, (0,), {}, changes={"budget.flops": paid})
-    assert equal(sweep).startswith(f"Compared at equal operations, {paid:.4g} each")
+    assert held_equal(sweep.rows).startswith(f"Compared at equal operations, {paid:.4g} each")
 
 
 def test_nothing_is_said_to_be_equal_of_what_is_not_done(tmp_path: Path):
     axes = {"data.batch_size": [4, 16]}
     claim(tmp_path / "sweep", Space("planted", "", BASE, axes, (0,), TO_THE_END), "digest")
-    assert equal(read_sweep(tmp_path / "sweep", tmp_path / "runs")) == ""
+    assert held_equal(read_sweep(tmp_path / "sweep", tmp_path / "runs").rows) == ""
