@@ -32,6 +32,8 @@ def failures(
     """What failed, and in which words, each with a remedy."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_TOKEN_PATH", str(hosts.directory / "auth_token"))
+        # A Ray that an earlier test started in this process has left its own.
+        patch.delenv("RAY_AUTH_TOKEN", raising=False)
         findings = check_cluster(yaml or hosts.yaml, str(root))
     failed = [finding for finding in findings if not finding.ok]
     assert all(finding.remedy for finding in failed)
