@@ -47,7 +47,7 @@ from lmray.training.chunked_loss import mean_cross_entropy
 from lmray.training.compiling import compiled
 from lmray.training.device import available_cores
 from lmray.training.optimizers import make_optimizer
-from lmray.training.sharing import SHARES, Loss, SharedBackward, backward
+from lmray.training.sharing import SHARES, Loss, SharedBackward, backward, between_halves
 
 
 class Block(nn.Module):
@@ -140,7 +140,8 @@ def _lmray_step(
             return mean * ((rows.stop - rows.start) / len(inputs))
 
         total = how(loss, slice(0, len(inputs)))
-        clip_gradient_norm(model.parameters(), 1.0)
+        with between_halves():
+            clip_gradient_norm(model.parameters(), 1.0)
         optimizer.step()
         return total.item()
 

@@ -20,7 +20,7 @@ from lmray.errors import UsageError
 from lmray.refusal import explain, unknown_key
 from lmray.storage import canonical_json
 
-NUMERICS = 3
+NUMERICS = 4
 """Part of every run id; raised when a change of the code changes the curve of some config."""
 
 

@@ -172,6 +172,18 @@ def multiply_add(_context: Any, _x: Any, _y: Any, _z: Any) -> Any:
 
 
 @operation
+def root(_context: Any, _x: Any) -> Any:
+    """The square root in each lane, correctly rounded."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        kind = ir.FunctionType(_VECTOR, [_VECTOR])
+        function = builder.module.declare_intrinsic("llvm.sqrt.v16f32", (), kind)
+        return builder.call(function, arguments)
+
+    return LANES(LANES), generate
+
+
+@operation
 def larger(_context: Any, _x: Any, _y: Any) -> Any:
     """The larger number in each lane; y where one of them is NaN."""
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from lmray.config import Run
 from lmray.dataset import BatchSampler, Splits
 from lmray.model import TransformerLM, max_attention_logits
-from lmray.model.native import kernels
+from lmray.model.native import kernels as model_kernels
 from lmray.training.accumulation import Room, parts
 from lmray.training.batches import batches
 from lmray.training.chunked_loss import mean_cross_entropy
@@ -23,10 +23,11 @@ from lmray.training.compiling import compiled
 from lmray.training.device import resolve_device
 from lmray.training.evaluation import evaluate, intervals
 from lmray.training.measured import Taken, finite, measure, relative_change
+from lmray.training.native import kernels as optimizer_kernels
 from lmray.training.optimizers import make_optimizer
 from lmray.training.precision import autocast, prepare
 from lmray.training.saving import Saver
-from lmray.training.sharing import SHARES, Loss, SharedBackward, backward
+from lmray.training.sharing import SHARES, Loss, SharedBackward, backward, between_halves
 
 _LOOKED_AT = 4
 """Sequences whose attention logits are recorded."""
@@ -68,7 +69,9 @@ class Worker:
         self._backward: Callable[[Loss, slice], Tensor] = backward
         first_backward: Callable[[Loss, slice], object] = backward
         if self.device.type == "cpu":
-            kernels()  # loaded here, not in the first step, whose time is measured
+            # Loaded here, not in the first step, whose time is measured.
+            model_kernels()
+            optimizer_kernels()
         if self.device.type == "cpu" and threads >= SHARES:
             shared = SharedBackward(list(self.model.parameters()), threads)
             self._backward, first_backward = shared, shared.in_turn
@@ -97,7 +100,8 @@ class Worker:
         self.micro_batch = self._room.at_once(len(inputs))
         loss = self._average(loss)
         limit = math.inf if run.optim.clip_norm == "none" else run.optim.clip_norm
-        norm = clip_gradient_norm(self.model.parameters(), limit).to(loss)
+        with between_halves():
+            norm = clip_gradient_norm(self.model.parameters(), limit).to(loss)
         taken = Taken(step + 1, lr, torch.stack((loss, norm)), waited)
         if compares:
             largest = self._max_attention_logit(inputs[:_LOOKED_AT])

@@ -1,11 +1,15 @@
 """AdamW from scratch."""
 
 from collections.abc import Iterable
+from itertools import accumulate
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from lmray.native import tensors
+from lmray.training.native import kernels
 from lmray.training.optimizers.foreach import ForeachOptimizer, refuse_outside
 
 
@@ -15,6 +19,7 @@ class AdamW(ForeachOptimizer):
     In step t, with torch.optim.AdamW's order of operations:
     m = beta1 m + (1 - beta1) g; v = beta2 v + (1 - beta2) g^2;
     w = w - lr weight_decay w - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps).
+    A CPU's fp32 weights take it in one pass over memory, with roots that are correctly rounded.
     """
 
     def __init__(
@@ -54,6 +59,10 @@ class AdamW(ForeachOptimizer):
         squares = [state["exp_avg_sq"] for state in states]
         steps = [state["step"] for state in states]
 
+        kept = [*weights, *means, *squares]
+        if tensors.usable(*kept, *grads) and all(map(Tensor.is_contiguous, kept)):
+            _by_kernel(group, [weights, [g.contiguous() for g in grads], means, squares], steps)
+            return
         lr, (beta1, beta2) = group["lr"], group["betas"]
         torch._foreach_mul_(weights, 1 - lr * group["weight_decay"])
         torch._foreach_lerp_(means, grads, 1 - beta1)
@@ -63,3 +72,21 @@ class AdamW(ForeachOptimizer):
         torch._foreach_div_(roots, [(1 - beta2**step) ** 0.5 for step in steps])
         torch._foreach_add_(roots, group["eps"])
         torch._foreach_addcdiv_(weights, means, roots, [-lr / (1 - beta1**step) for step in steps])
+
+
+def _by_kernel(group: dict[str, Any], lists: list[list[Tensor]], steps: list[int]) -> None:
+    """`lists` are weights, gradients, means and squares; all contiguous."""
+    lr, (beta1, beta2) = group["lr"], group["betas"]
+    begins = list(accumulate((weight.numel() for weight in lists[0]), initial=0))
+    rows = zip(*(tensors.addresses(*column) for column in lists), begins, strict=False)
+    table = np.array([*rows, (0, 0, 0, 0, begins[-1])])
+    factors = np.array(
+        [(lr / (1 - beta1**step), (1 - beta2**step) ** 0.5) for step in steps], np.float32
+    )
+    kept = 1 - lr * group["weight_decay"]
+    update = kernels().update
+    tensors.in_parts(
+        lambda *part: update(table, factors, kept, beta1, beta2, group["eps"], *part),
+        begins[-1],
+        numbers=1,
+    )
