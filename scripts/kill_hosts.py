@@ -86,6 +86,9 @@ def main() -> None:
         deaths, kills = disturb(cluster, driver, roots[0] / "runs", asked)
         assert driver.wait(timeout=3600) == 0, (folder / "sweep.log").read_text()[-3000:]
         seconds = time.monotonic() - begun
+        assert kills == asked.kills, (
+            f"the sweep ended after {kills} of {asked.kills} kills; give it more --tokens"
+        )
         for command in [*make_data(asked.texts.resolve(), workers=1), sweep]:
             cluster.lmray(*command, "--root", roots[1], seconds=3600)
         check_bytes(*roots)

@@ -76,7 +76,12 @@ def submit(
         raise UsageError(
             "a job needs one place to run; give --address URL, --cluster YAML or --local"
         )
-    if stop and not local:
+    if stop and local:
+        raise UsageError(
+            f"--stop {stop} is for a job of a cluster, --local has none; give --address URL or "
+            f"--cluster YAML, or end the command by Ctrl-C"
+        )
+    if stop:
         with reach(address, cluster) as jobs:
             running = jobs.stop(stop)
         asked = f"asked to stop; it has {STOP_SECONDS} seconds to write its checkpoints"

@@ -33,24 +33,27 @@ def unreached(cluster: ClusterYaml, hosts: Sequence[str]) -> list[Finding]:
 
         open_at: dict[str, list[int]] = {}
         who = "free"
-        for host, listening in everywhere(listen, hosts):
+        heard, findings = everywhere("ports", listen, hosts)
+        for host, listening in heard.items():
             open_at[host] = [port for port in listening["ports"] if port is not None]
             if host == head and listening["ports"][0] is None:
                 if not any("gcs_server" in name for name in listening["holders"]):
                     held = ", ".join(listening["holders"]) or "a process of another user"
                     what = f"{head}: port {gcs} is taken by {held}"
                     remedy = "stop it, or give Ray another --port in both start commands"
-                    return [Finding("ports", False, what, remedy)]
+                    return [*findings, Finding("ports", False, what, remedy)]
                 open_at[head].insert(0, gcs)
                 who = "Ray is up"
 
         def connect(host: str) -> list[list[Any]]:
-            others = [(each, port) for each in hosts if each != host for port in open_at[each]]
+            others = [(each, port) for each in open_at if each != host for port in open_at[each]]
             return probe(cluster, host, do="connect", to=others)["failed"]
 
-        findings = []
-        for host, failed in everywhere(connect, hosts):
-            if failed:
+        tried, lost = everywhere("ports", connect, [*open_at])
+        findings += lost
+        for host, unmet in tried.items():
+            # That a host which has gone is not reached is said once.
+            if failed := [each for each in unmet if each[0] in tried]:
                 where = ", ".join(f"{other} port {port}" for other, port, _ in failed[:3])
                 more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
                 what = f"{host} cannot reach {where}{more}: {failed[0][2]}"
@@ -77,16 +80,20 @@ def unshared(cluster: ClusterYaml, hosts: Sequence[str], root: str) -> list[Find
         remedies = ["give the host a role, or keys in its ~/.bashrc, that may use the bucket"] * 2
     file = {"path": f"{root.rstrip('/')}/.lmray-probe-{secrets.token_hex(8)}"}
     text = secrets.token_hex(16)
-    written = probe(cluster, hosts[0], do="write", text=text, **file)
-    if written["error"]:
-        what = f"{hosts[0]} cannot write to {root}: {written['error']}"
+
+    def each(hosts: Sequence[str], **asked: Any) -> tuple[dict[str, Any], list[Finding]]:
+        return everywhere("storage", lambda host: probe(cluster, host, **asked, **file), hosts)
+
+    written, lost = each(hosts[:1], do="write", text=text)
+    if lost:
+        return lost
+    if error := written[hosts[0]]["error"]:
+        what = f"{hosts[0]} cannot write to {root}: {error}"
         return [Finding("storage", False, what, remedies[0])]
-    findings = []
-    for host, found in everywhere(
-        lambda host: probe(cluster, host, do="read", text=text, **file), hosts[1:]
-    ):
+    read, findings = each(hosts[1:], do="read", text=text)
+    for host, found in read.items():
         if found["error"]:
             what = f"{host} does not see what {hosts[0]} wrote to {root}: {found['error']}"
             findings.append(Finding("storage", False, what, remedies[1]))
-    probe(cluster, hosts[0], do="remove", **file)
+    findings += each(hosts[:1], do="remove")[1]
     return findings or [Finding("storage", True, f"{root} is the same on {len(hosts)} hosts")]

@@ -16,7 +16,7 @@ from lmray.distributed.cluster_between import unreached, unshared
 from lmray.distributed.cluster_finding import Finding
 from lmray.distributed.cluster_tokens import SALT, token_here, tokens_there, wants_no_token
 from lmray.distributed.cluster_yaml import ClusterYaml, read_cluster_yaml
-from lmray.distributed.node_ssh import Unreachable, everywhere, probe
+from lmray.distributed.node_ssh import everywhere, probe
 from lmray.errors import PreflightError
 
 _CLOCK_SECONDS = 2.0
@@ -71,24 +71,18 @@ def _key(key: Path) -> Finding:
 def _reach(cluster: ClusterYaml) -> tuple[dict[str, dict[str, Any]], list[Finding]]:
     """The facts of each node that can be reached, and what became of each."""
 
-    def ask(host: str) -> dict[str, Any] | Unreachable:
+    def ask(host: str) -> dict[str, Any]:
         begun = time.time()
-        try:
-            facts = probe(cluster, host, do="facts", packages=[*_needed()], salt=SALT)
-        except Unreachable as error:
-            return error
+        facts = probe(cluster, host, do="facts", packages=[*_needed()], salt=SALT)
         # Read somewhere between: neither the way there nor the way back is known.
         facts["clock"] = max(begun - facts["time"], facts["time"] - time.time(), 0.0)
         return facts
 
-    facts, findings = {}, []
-    for host, answer in everywhere(ask, cluster.hosts):
-        if isinstance(answer, Unreachable):
-            findings.append(Finding("ssh", False, f"{host}: {answer}", answer.remedy))
-            continue
-        findings.append(Finding("ssh", True, f"{host}: {answer['cores']} cores"))
-        facts[host] = answer
-    return facts, findings
+    facts, lost = everywhere("ssh", ask, cluster.hosts)
+    reached = [
+        Finding("ssh", True, f"{host}: {each['cores']} cores") for host, each in facts.items()
+    ]
+    return facts, reached + lost
 
 
 def _needed() -> dict[str, str]:

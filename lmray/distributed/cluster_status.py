@@ -77,7 +77,7 @@ def cluster_status(jobs: Jobs) -> ClusterStatus:
         {
             "id": job.submission_id,
             "status": job.status.value,
-            "command": (job.metadata or {}).get("command", job.entrypoint),
+            "command": (job.metadata or {}).get("job_name", job.entrypoint),
         }
         for job in details
         if not job.status.is_terminal()

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from lmray.distributed.cluster_finding import Finding
 from lmray.distributed.cluster_yaml import ClusterYaml
 from lmray.errors import LmrayError
 
@@ -24,10 +25,22 @@ class Unreachable(LmrayError):
         self.remedy = remedy
 
 
-def everywhere(function: Callable[[str], Any], hosts: Sequence[str]) -> list[tuple[str, Any]]:
-    """What the function says of each host, asked side by side."""
+def everywhere(
+    what: str, function: Callable[[str], Any], hosts: Sequence[str]
+) -> tuple[dict[str, Any], list[Finding]]:
+    """What the function says of each host, asked side by side; findings on those not reached."""
+
+    def ask(host: str) -> Any:
+        try:
+            return function(host)
+        except Unreachable as error:
+            return Finding(what, False, f"{host}: {error}", error.remedy)
+
     with ThreadPoolExecutor(max_workers=16) as pool:
-        return list(zip(hosts, pool.map(function, hosts), strict=True))
+        answers = dict(zip(hosts, pool.map(ask, hosts), strict=True))
+    lost = [each for each in answers.values() if isinstance(each, Finding)]
+    said = {host: each for host, each in answers.items() if not isinstance(each, Finding)}
+    return said, lost
 
 
 def start(cluster: ClusterYaml, node: str, **asked: Any) -> subprocess.Popen[str]:
@@ -38,6 +51,7 @@ def start(cluster: ClusterYaml, node: str, **asked: Any) -> subprocess.Popen[str
     command = ["ssh", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={_SSH_SECONDS}"]
     command += ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
     command += ["-o", "LogLevel=ERROR", "-o", "IdentitiesOnly=yes"]
+    command += ["-o", f"ServerAliveInterval={_SSH_SECONDS}"]  # or it waits for one that is off
     command += ["-i", str(cluster.key)] if cluster.key else []
     command += [f"{user}@{node}", f"bash --login -i -c {shlex.quote(shell)}"]
     pipe = subprocess.PIPE

@@ -72,6 +72,8 @@ def test_the_same_command_works_here_on_what_git_tracks(project: Path):
         (["--local"], "no command"),
         (["--local", "--detach", "--", "true"], "leave --detach, --cpus and --gpus out"),
         (["--local", "--gpus", "1", "--", "true"], "leave --detach, --cpus and --gpus out"),
+        (["--local", "--stop", "raysubmit_1"], "--stop raysubmit_1 is for a job of a cluster"),
+        (["--local", "--stop", "raysubmit_1", "--", "true"], "give --address URL or --cluster"),
         (["--local", "--root", "hdfs://x/y", "--", "lmray", "train"], "not 'hdfs://x/y'"),
         (["--local", "--env", "KEY=1", "--", "true"], "KEY is not in the environment"),
         (["--address", "http://x:1", "--", "lmray", "sweep", "run", "s.py"], "need a root"),

@@ -18,10 +18,10 @@ def missing() -> str:
     if sys.platform != "linux" or os.geteuid() != 0:
         return "hosts in namespaces need Linux and root"
     path = f"{os.environ.get('PATH', '')}:/usr/sbin"
-    tools = ["ip", "sshd", "ssh", "ssh-keygen", "rsync", "nsenter", "unshare"]
+    tools = ["ip", "sshd", "ssh", "ssh-keygen", "rsync", "nsenter", "unshare", "pgrep"]
     absent = [tool for tool in tools if not shutil.which(tool, path=path)]
     if absent:
-        return f"{', '.join(absent)} not found (Debian: openssh-server, rsync, iproute2)"
+        return f"{', '.join(absent)} not found (Debian: openssh-server, rsync, iproute2, procps)"
     made = subprocess.run(["ip", "link", "add", "lmrayt-try", "type", "bridge"], check=False)
     subprocess.run(["ip", "link", "del", "lmrayt-try"], check=False, capture_output=True)
     return "" if made.returncode == 0 else "this machine lets nobody make network bridges"

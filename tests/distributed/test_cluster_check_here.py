@@ -15,10 +15,23 @@ from lmray.distributed.cluster_finding import Finding
 from tests.fake_aws import WITHOUT, fake_aws
 
 ADDRESSES = ("127.0.0.11", "127.0.0.12", "127.0.0.13")
-SSH = """#!/bin/bash
+SSH = r"""#!/bin/bash
 # In place of ssh: the command runs here, at home in the folder of the host.
 host=${@: -2:1}
-exec env -i HOME="$HOSTS/${host#*@}" PATH="$PATH" bash -c "${@: -1}"
+home=$HOSTS/${host#*@}
+if [ -e "$home/away" ] && [[ ${@: -1} =~ "'{\"do\": \""($(cat "$home/away"))\" ]]; then
+  echo "connect to host ${host#*@} port 22: Connection timed out" >&2
+  exit 255
+fi
+exec env -i HOME="$home" PATH="$PATH" bash -c "${@: -1}"
+"""
+CUT = """import socket
+real = socket.create_connection
+def cut(to, **more):
+    if to[0] == {0!r}:
+        raise OSError(113, 'No route to host')
+    return real(to, **more)
+socket.create_connection = cut
 """
 LOGIN = f"export PATH={Path(sys.executable).parent}:$PATH RAY_AUTH_MODE=token\n"
 
@@ -41,6 +54,10 @@ class Hosts:
     def login(self, number: int, lines: str) -> None:
         with (self.home(number) / ".bashrc").open("a") as file:
             file.write(lines)
+
+    def goes_away(self, number: int, *asked: str) -> None:
+        """It answers until it is asked one of these; then ssh does not reach it."""
+        (self.home(number) / "away").write_text("|".join(asked))
 
     def has_module(self, number: int, name: str, text: str) -> None:
         """A file that the host's Python finds first."""
@@ -118,21 +135,61 @@ def test_workers_that_look_elsewhere_than_the_head_listens_are_named(hosts: Host
 
 
 def test_hosts_that_do_not_reach_each_other_are_named(hosts: Hosts):
-    cut = (
-        "import socket\n"
-        "real = socket.create_connection\n"
-        "def cut(to, **more):\n"
-        "    if to[0] == {0!r}:\n"
-        "        raise OSError(113, 'No route to host')\n"
-        "    return real(to, **more)\n"
-        "socket.create_connection = cut\n"
-    )
-    hosts.has_module(1, "sitecustomize.py", cut.format(ADDRESSES[1]))
-    hosts.has_module(3, "sitecustomize.py", cut.format(ADDRESSES[1]))
+    hosts.has_module(1, "sitecustomize.py", CUT.format(ADDRESSES[1]))
+    hosts.has_module(3, "sitecustomize.py", CUT.format(ADDRESSES[1]))
     found = hosts.failures()
     assert [what for what, _ in found] == ["ports", "ports"]
     assert f"{ADDRESSES[0]} cannot reach {ADDRESSES[1]} port" in found[0][1]
     assert f"{ADDRESSES[2]} cannot reach {ADDRESSES[1]} port" in found[1][1]
+
+
+@pytest.mark.parametrize(
+    ("number", "asked", "areas"),
+    [
+        (1, ("listen", "write"), ["ports", "storage"]),
+        (1, ("connect", "write"), ["ports", "storage"]),
+        (1, ("remove",), ["storage"]),
+        (3, ("listen", "read"), ["ports", "storage"]),
+        (3, ("connect", "read"), ["ports", "storage"]),
+    ],
+)
+def test_a_host_that_goes_away_meanwhile_is_named_and_the_rest_is_kept(
+    hosts: Hosts, number: int, asked: tuple[str, ...], areas: list[str]
+):
+    if "connect" in asked:  # who has answered finds it gone, too
+        hosts.has_module(2, "sitecustomize.py", CUT.format(ADDRESSES[number - 1]))
+    hosts.goes_away(number, *asked)
+    findings = hosts.findings(root=str(hosts.directory / "shared"))
+    failed = [each for each in findings if not each.ok]
+    assert [each.what for each in failed] == areas
+    for each in failed:
+        assert each.found.startswith(f"{ADDRESSES[number - 1]}: no answer to ssh (")
+        assert "is it on" in each.remedy
+    assert {"yaml", "token", "ssh", "python", "clock"} <= {
+        each.what for each in findings if each.ok
+    }
+
+
+def test_a_host_whose_nvidia_smi_hangs_has_no_gpus(hosts: Hosts):
+    program = hosts.directory / "hangs" / "nvidia-smi"
+    program.parent.mkdir()
+    program.write_text("#!/bin/bash\nexec sleep 600\n")
+    program.chmod(0o755)
+    hosts.login(2, f"export PATH={program.parent}:$PATH\n")
+    hasty = (
+        "import subprocess\n"
+        "real = subprocess.run\n"
+        "subprocess.run = lambda *words, **more: real(*words, **more | {'timeout': 1})\n"
+    )
+    hosts.has_module(2, "sitecustomize.py", hasty)
+
+    def one_each(config: dict) -> None:
+        config["worker_start_ray_commands"] = [
+            "ray start --address=$RAY_HEAD_IP:47613 --num-gpus=1"
+        ]
+
+    found = f"{ADDRESSES[1]}: 0 GPUs, but Ray is started with --num-gpus=1"
+    assert ("gpus", found) in hosts.failures(one_each)
 
 
 def test_hosts_without_the_token_or_with_another_are_named(hosts: Hosts):

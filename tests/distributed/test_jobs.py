@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from lmray.config import Budget, Data, Evaluation, Execution
+from lmray.distributed.cluster_status import cluster_status
 from lmray.distributed.jobs import Jobs, connect
 from lmray.errors import LmrayError
 from lmray.runs.run_directory import list_runs
@@ -178,6 +179,8 @@ def test_a_job_that_is_stopped_has_the_time_to_put_things_away(
     job = cluster.submit("--detach", "--", "python", "tidy.py", cwd=project).split()[-1]
     jobs = connect(cluster.address)
     wait_for(lambda: "ready" in jobs.client.get_job_logs(job), "the job does not begin")
+    shown = {each["id"]: each["command"] for each in cluster_status(jobs).jobs}
+    assert shown[job] == "python tidy.py"
     cluster.submit("--stop", job, cwd=project)
     said: list[str] = []
     assert jobs.follow(job, said.append) == 130

@@ -67,6 +67,9 @@ def test_a_root_that_is_not_shared_is_refused_before_a_run_starts(cluster: Local
     said = cluster.lmray(*job, code=3)
     assert "error: /tmp/mine/runs is not shared: 10.78.0.12, 10.78.0.13" in said
     assert all(way in said for way in ("(1)", "(2)", "(3)"))
+    said = cluster.lmray("cluster", "check", cluster.yaml, "--root", cluster.shared)
+    assert "10.78.0.11 port 6379: Ray is up; each host reaches every other one" in said
+    assert f"{cluster.shared} is the same on 3 hosts" in said
 
 
 def test_a_host_that_was_killed_joins_again_once_it_is_started(cluster: LocalCluster):
