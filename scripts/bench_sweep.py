@@ -22,6 +22,7 @@ from lmray.machine import available_cores
 from lmray.runs.run_directory import RunDirectory
 from lmray.sweeps.ledger import read_events
 from lmray.sweeps.space import TO_THE_END, Space
+from lmray.sweeps.starts import starts
 from lmray.sweeps.sweep_directory import claim
 
 
@@ -45,12 +46,16 @@ def main() -> None:
     assert all(trial.status == "done" for trial in trials), f"not all are done: {root}"
     seconds = [trial.facts["seconds"] for trial in trials]
     least = sum(seconds) / available_cores()
-    times = [event.facts["time"] for event in read_events(directory / "ledger.jsonl")]
+    events = read_events(directory / "ledger.jsonl")
+    times = [event.facts["time"] for event in events]
+    waited = starts(events, runs)
+    assert waited, f"no trial says when it took its first step: {root}"
     print(
         f"{len(trials)} trials of {min(seconds):.0f} to {max(seconds):.0f} s, {available_cores()} "
         f"at a time: {ended - started:.1f} s for {least:.1f} s of training, ratio "
         f"{(ended - started) / least:.3f}; with Ray's start ({started - begun:.1f} s) "
-        f"{(ended - begun) / least:.3f}; ledger {times[-1] - times[0]:.1f} s; {root}"
+        f"{(ended - begun) / least:.3f}; ledger {times[-1] - times[0]:.1f} s; "
+        f"{waited.sentence()}; {root}"
     )
 
 

@@ -1,5 +1,6 @@
 """Carrying out one run in its directory: the training loop with files, lock and tracking."""
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -76,6 +77,9 @@ def execute(
             if record["kind"] != "sample":
                 for receive in (metrics, *trackers, report):
                     receive(record)
+            # The last record before the first step: a run from step 0 is evaluated there.
+            if record["kind"] == ("start" if record["step"] else "validation"):
+                directory.note({"first_step_at": round(time.time(), 3)})
 
         status: Status = "failed"
         facts: dict[str, Any] = {}

@@ -17,6 +17,7 @@ from lmray.sweeps.answers.tables import read_sweep
 from lmray.sweeps.decisions.asha import TO_THE_END, Asha, Mode
 from lmray.sweeps.ledger import Event, read_events
 from lmray.sweeps.space import Space
+from lmray.sweeps.starts import starts
 from lmray.sweeps.sweep_directory import claim
 from tests.distributed.killing import Driver, decisions, undisturbed
 from tests.small import small_run
@@ -76,7 +77,12 @@ def test_bad_trials_are_stopped_the_diverged_are_results_the_best_is_done(
     assert result.best is not None
     assert result.best.trial.changes["optim.lr"] == GOOD
     assert result.trained_tokens < result.budget_tokens
-    assert write_report(result, tmp_path / "runs").exists()
+    assert "\nStarts: " in write_report(result, tmp_path / "runs").read_text()
+    waited = starts(events, tmp_path / "runs")
+    assert waited is not None
+    given = [event for event in events if event.kind in ("started", "promoted")]
+    assert len(waited.waits_s) == len(given)
+    assert 0 < waited.first_s < events[-1].facts["time"] - events[0].facts["time"]
 
     # A trial is an ordinary run: outside its sweep it gives the same curve.
     best = result.best.trial

@@ -34,7 +34,7 @@ def losses(directory: RunDirectory) -> list[tuple]:
 
 
 def test_a_run_leaves_its_config_provenance_status_and_metrics(splits: Splits, tmp_path: Path):
-    run = small_run(splits.directory)
+    run, begun = small_run(splits.directory), time.time()
     directory = execute(run, splits, tmp_path, report=lambda record: None)
     facts = directory.facts
     assert directory.path.name == run_id(run, splits.digest) == facts["run_id"]
@@ -44,6 +44,7 @@ def test_a_run_leaves_its_config_provenance_status_and_metrics(splits: Splits, t
     assert directory.config == run
     assert facts["data"]["digest"] == splits.digest
     life = facts["lives"][0]
+    assert begun < life["first_step_at"] < time.time()
     assert life["versions"]["torch"]
     assert life["hardware"]["cores"] >= 1
     assert life["ended"] >= life["started"]
@@ -96,6 +97,8 @@ def test_an_interrupted_runs_metrics_become_those_of_one_that_was_not(
     assert broken.status == "done"
     assert losses(broken) == losses(whole)
     assert [life["status"] for life in broken.facts["lives"]] == ["failed", "done"]
+    failed, done = [life["first_step_at"] for life in broken.facts["lives"]]
+    assert failed < done
 
 
 def test_system_exit_from_the_report_means_stopped(splits: Splits, tmp_path: Path):

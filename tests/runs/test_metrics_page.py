@@ -24,7 +24,7 @@ def test_every_key_of_a_record_is_on_the_page(small_dataset: Path, tmp_path: Pat
         found = {key for record in directory.records(kind) for key in record.keys() - {"kind"}}
         assert found == keys(heading)
     (life,) = directory.facts["lives"]
-    for key in ("began_at_step", "parameters", "compile_s", "device"):
+    for key in ("began_at_step", "parameters", "compile_s", "device", "first_step_at"):
         assert key in life
         assert f"`{key}`" in PAGE
     assert (life["began_at_step"], life["compile_s"], life["device"]) == (0, 0.0, "cpu")

@@ -42,6 +42,7 @@ from lmray.sweeps.axes import shown, spoken
 from lmray.sweeps.decisions.honesty import honesty
 from lmray.sweeps.ledger import read_events
 from lmray.sweeps.price import against_taken, read_price, taken
+from lmray.sweeps.starts import starts
 
 
 def write_report(sweep: Sweep, runs: Path) -> Path:
@@ -123,6 +124,7 @@ def _facts(sweep: Sweep, along: list[bracket.Traced], runs: Path) -> dict[str, A
         "budget": _budget(space.base.budget),
         "refused": [(spoken(each.combination), each.reason) for each in space.refusals()],
         "price": against_taken(asked, taken(sweep, runs)) if asked else ([], []),
+        "starts": begun.sentence() if (begun := starts(events, runs)) else "",
         "rungs": ", ".join(f"{rung:,}" for rung in rungs),
         "honesty": honesty(sweep, events).lines() if rungs else [],
         "parameters": num_parameters(space.base.model),
