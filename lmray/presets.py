@@ -39,7 +39,7 @@ def base_ts() -> Run:
             num_layers=4,
             d_model=512,
             num_heads=16,
-            d_ff=1344,
+            d_ff="auto",  # 1344; an FFN of two matrices is as wide as has its parameters
         ),
         data=Data(tokens="tokens/tinystories", batch_size=128),
         optim=Optim(lr=3e-3),
@@ -53,7 +53,10 @@ def base_owt() -> Run:
 
 
 def a_ts() -> Run:
-    """Write-up A's model on TinyStories: 35,938,816 parameters, 163,840,000 tokens."""
+    """Write-up A's model on TinyStories: 35,938,816 parameters, 163,840,000 tokens.
+
+    Its FFN is wider than auto's 1344; one of two matrices has as many parameters at d_ff=2112.
+    """
     return override(
         base_ts(),
         {

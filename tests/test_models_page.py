@@ -17,7 +17,7 @@ ROWS = re.findall(r"^\| `(model\.\w+=\w+)`.* \| `(.+)` \|$", PAGE, re.MULTILINE)
 
 @pytest.mark.parametrize(("setting", "formula"), ROWS)
 def test_a_switch_adds_the_parameters_that_the_page_says(setting: str, formula: str) -> None:
-    default = override(base_ts(), {"model.d_ff": "auto"})
+    default = base_ts()
     model = override(default, parse_assignments([setting])).model
     letters = {
         "V": model.vocab_size,

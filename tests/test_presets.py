@@ -6,7 +6,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lmray.config import Run, flatten, override
+from lmray.accounting import num_parameters
+from lmray.config import Run, flatten, override, run_id
 from lmray.errors import UsageError
 from lmray.presets import PRESETS, base_ts, load, read_mapping, tiny
 
@@ -33,6 +34,31 @@ def test_the_openwebtext_base_differs_in_vocabulary_and_data_alone() -> None:
     ours, base = flatten(load("base_owt")), flatten(base_ts())
     assert {key for key in base if ours[key] != base[key]} == {"model.vocab_size", "data.tokens"}
     assert ours["model.vocab_size"] == 32_000
+
+
+@pytest.mark.parametrize("name", ["base_ts", "base_owt"])
+def test_a_base_with_an_ffn_of_two_matrices_has_as_many_parameters(name: str) -> None:
+    base = load(name)
+    silu = override(base, {"model.ffn": "silu"})
+    assert num_parameters(silu.model) == num_parameters(base.model)
+    # Its width came to be auto; runs of before keep their ids.
+    assert run_id(base, "d" * 64) == run_id(override(base, {"model.d_ff": 1344}), "d" * 64)
+
+
+def test_the_ids_of_presets_are_these() -> None:
+    """They may change only together with NUMERICS."""
+    assert {name: run_id(load(name), "d" * 64) for name in PRESETS} == {
+        "tiny": "5d6d7531ab71",
+        "base_ts": "580b6e160cc6",
+        "base_owt": "c0755826d31f",
+        "a_ts": "22b03f99f8c5",
+        "a_owt_tied": "4eab29ba9bb7",
+    }
+
+
+def test_write_up_a_is_matched_at_the_width_that_its_preset_says() -> None:
+    silu = override(load("a_ts"), {"model.ffn": "silu", "model.d_ff": 2112})
+    assert num_parameters(silu.model) == num_parameters(load("a_ts").model)
 
 
 def test_those_of_write_up_a_are_its_models_at_its_budgets() -> None:

@@ -14,6 +14,7 @@ from lmray.accounting.gpt2 import (
     TRAINING_STEPS,
     Variant,
     gpt2_model,
+    gpt2_run,
     variants,
 )
 from lmray.accounting.memory import Memory, training_memory
@@ -30,6 +31,7 @@ __all__ = [
     "estimate",
     "forward_flops",
     "gpt2_model",
+    "gpt2_run",
     "mfu",
     "num_parameters",
     "optimizer_flops",

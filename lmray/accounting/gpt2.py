@@ -5,7 +5,7 @@ from typing import Literal
 
 from lmray.accounting.flops import forward_flops
 from lmray.accounting.parameters import num_parameters
-from lmray.config import Model
+from lmray.config import Budget, Data, Model, Run
 
 SHAPES = {
     "gpt2-small": (12, 768, 12),
@@ -42,6 +42,13 @@ def gpt2_model(name: str, ffn: Literal["swiglu", "gelu"] = "swiglu", context: in
         d_ff=4 * width,
         ffn=ffn,
     )
+
+
+def gpt2_run(name: str) -> Run:
+    """The training that the coursework asks about, of its architecture in GPT-2's shape."""
+    model = gpt2_model(name)
+    tokens = TRAINING_STEPS * TRAINING_BATCH * model.context_length
+    return Run(model=model, data=Data(batch_size=TRAINING_BATCH), budget=Budget(tokens=tokens))
 
 
 def variants(name: str) -> list[Variant]:

@@ -3,6 +3,8 @@
 Letters of formulas: V vocabulary, S context, L layers, d width, e width of keys and values, f FFN.
 """
 
+from typing import Literal
+
 from lmray.config import Model
 
 
@@ -41,7 +43,7 @@ def kv_width(model: Model) -> int:
     return model.d_model // model.num_heads * model.kv_heads
 
 
-def over_swiglu(model: Model) -> int:
-    """Parameters that the model has more than the same one with a SwiGLU of automatic width."""
-    baseline = Model(**model.model_dump() | {"ffn": "swiglu", "d_ff": "auto"})
+def over_swiglu(model: Model, d_ff: int | Literal["auto"] = "auto") -> int:
+    """Parameters that the model has more than the same one with a SwiGLU of that width."""
+    baseline = Model(**model.model_dump() | {"ffn": "swiglu", "d_ff": d_ff})
     return num_parameters(model) - num_parameters(baseline)

@@ -15,6 +15,7 @@ GB, GIB = 10**9, 2**30
 
 
 def account(
+    context: typer.Context,
     what: Annotated[
         list[str] | None,
         typer.Argument(
@@ -40,30 +41,46 @@ def account(
     json: Json = False,
 ) -> None:
     """Count parameters, FLOPs and memory of a configuration; estimate time and cost."""
-    from lmray.accounting import SHAPES
+    from lmray.accounting import SHAPES, gpt2_run
 
     words = what or []
     source = words[0] if words and "=" not in words[0] else ""
     changes = words[1:] if source else words
-    special = dict.fromkeys(SHAPES, _show_gpt2) | {"sgd-toy": _show_toy}
-    if source in special:
-        if changes:
-            raise UsageError(f"{source} takes no changes and {changes[0]!r} is one; drop it")
-        special[source](source, json)
+    if source == "sgd-toy":
+        _refuse(context, source, changes, "device", "dtype", "mfu", "price", "memory_gb", "measure")
+        _show_toy(json)
+        return
+    if source in SHAPES:
+        _refuse(context, source, changes, "measure")
+        # Memory is that of one sequence: a step's 1,024 are not held at once.
+        facts = _facts(gpt2_run(source), 1, device, dtype, mfu, price, memory_gb)
+        _show({"name": source, "models": _models(source), **facts}, json)
         return
     from lmray import presets
     from lmray.config import Run, override, parse_assignments
 
     run = override(presets.load(source) if source else Run(), parse_assignments(changes))
-    facts = _facts(run, device, dtype, mfu, price, memory_gb)
+    facts = _facts(run, run.sequences_per_step, device, dtype, mfu, price, memory_gb)
     if measure:
         facts["memory"]["measured_peak"] = _measured(run)
     _show(facts, json)
 
 
+def _refuse(context: typer.Context, source: str, changes: list[str], *options: str) -> None:
+    """Raises UsageError for a change, and for one of the options if it was given."""
+    if changes:
+        raise UsageError(f"{source} takes no changes and {changes[0]!r} is one; drop it")
+    for name in options:
+        given = context.get_parameter_source(name)
+        if given is not None and given.name == "COMMANDLINE":
+            option = "--" + name.replace("_", "-")
+            raise UsageError(f"{source} takes no {option}, which is for configurations; drop it")
+
+
 def _facts(
-    run: "Run", device: str, dtype: Any, mfu: float, price: float, memory_gb: float
+    run: "Run", batch: int, device: str, dtype: Any, mfu: float, price: float, memory_gb: float
 ) -> dict[str, Any]:
+    """`batch` is in sequences, for the memory."""
     from lmray.accounting import (
         estimate,
         forward_flops,
@@ -76,7 +93,7 @@ def _facts(
         training_memory,
     )
 
-    model, batch, batches = run.model, run.sequences_per_step, run.batches
+    model, batches = run.model, run.batches
     tokens = run.training_tokens
     memory = training_memory(model, run.optim.precision)
     flops = batches.cost(run.steps, lambda shape: step_flops(model, shape))
@@ -124,6 +141,8 @@ def _show(facts: dict[str, Any], json: bool) -> None:
     if json:
         result(facts, "", as_json=True)
         return
+    if "models" in facts:
+        _show_models(facts["name"], facts["models"])
     table(("parameters", "number"), [(k, f"{v:,}") for k, v in facts["parameters"].items()])
     out.print(f"{facts['parameters_over_swiglu']:+,} against SwiGLU of automatic width\n")
     flops = facts["forward_flops"]
@@ -161,9 +180,8 @@ def _both(count: int) -> tuple[str, str]:
     return f"{count / GB:.3f}", f"{count / GIB:.3f}"
 
 
-def _show_gpt2(name: str, json: bool) -> None:
+def _models(name: str) -> list[dict[str, Any]]:
     from lmray.accounting import TRAINING_BATCH, TRAINING_STEPS, estimate, six_n_d, variants
-    from lmray.cli.show import out, result, table
 
     sequences = TRAINING_STEPS * TRAINING_BATCH
     facts: list[dict[str, Any]] = []
@@ -174,9 +192,13 @@ def _show_gpt2(name: str, json: bool) -> None:
         }
         days = {k: estimate(v, device="A100", dtype="fp32", mfu=0.5).days for k, v in flops.items()}
         facts.append({**vars(variant), "fp32_bytes": 4 * variant.parameters, "days": days})
-    if json:
-        result(facts, "", as_json=True)
-        return
+    return facts
+
+
+def _show_models(name: str, facts: list[dict[str, Any]]) -> None:
+    from lmray.accounting import TRAINING_BATCH, TRAINING_STEPS
+    from lmray.cli.show import out, table
+
     out.print(f"Three models go by {name}, V = 50,257, S = 1,024:")
     header = ("model", "parameters", "fp32 GB", "GiB", "forward GFLOP", "days", "days by 6ND")
     rows = [
@@ -192,11 +214,11 @@ def _show_gpt2(name: str, json: bool) -> None:
     table(header, rows)
     out.print(
         f"days: {TRAINING_STEPS:,} steps of {TRAINING_BATCH:,} sequences on one A100 in fp32 "
-        f"(19.5 TFLOP/s) at half its peak"
+        f"(19.5 TFLOP/s) at half its peak\n\nThe first of them:"
     )
 
 
-def _show_toy(_name: str, json: bool) -> None:
+def _show_toy(json: bool) -> None:
     from lmray.accounting.toy import sgd_toy
     from lmray.cli.show import out, result, table
 
@@ -205,12 +227,15 @@ def _show_toy(_name: str, json: bool) -> None:
     if json:
         result(losses, "", as_json=True)
         return
-    rows = [
-        (str(t), *(f"{value:.4g}" for value in row))
-        for t, row in enumerate(zip(*losses.values(), strict=True))
-    ]
+    rows = [(str(t), *map(_loss, row)) for t, row in enumerate(zip(*losses.values(), strict=True))]
     table(("step", *losses), rows)
     out.print(
         "loss = mean(w^2), w = 5 randn(10, 10); a step multiplies it by "
         "(1 - 2 lr / (100 sqrt(t + 1)))^2"
     )
+
+
+def _loss(value: float) -> str:
+    if value < 1000:
+        return f"{value:.2f}"
+    return f"{value:,.0f}" if value < 1e6 else f"{value:.3e}"

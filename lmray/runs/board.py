@@ -107,10 +107,14 @@ def nearest_preset(run: Run) -> tuple[str, dict[str, Any]]:
 
 
 def _curve(run: Run) -> dict[str, Any]:
-    """What determines a curve, by dotted key."""
+    """What determines a curve, by dotted key; a width that auto stands for is auto."""
+    model = run.model
+    values = flatten(run)
+    if model.ffn_width == model.model_copy(update={"d_ff": "auto"}).ffn_width:
+        values["model.d_ff"] = "auto"
     return {
         key: value
-        for key, value in flatten(run).items()
+        for key, value in values.items()
         if not key.startswith(("execution.", "tracking.")) and key not in _SHOWN
     }
 

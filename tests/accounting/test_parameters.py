@@ -76,3 +76,4 @@ def test_the_difference_from_swiglu(ffn):
     assert over_swiglu(Model(**base | {"ffn": ffn, "d_ff": "auto"})) == 0
     # A write-up matched with 2,048.
     assert over_swiglu(Model(**base | {"ffn": ffn, "d_ff": 2048})) == 4 * 2 * 512 * 32
+    assert over_swiglu(Model(**base | {"ffn": ffn, "d_ff": 2112}), 1408) == 0

@@ -60,6 +60,8 @@ def test_runs_are_ranked_by_loss_within_their_dataset_and_datasets_by_bits_per_b
     [
         (base_ts, {}, "tinystories", 1.36),
         (base_ts, {"optim.lr": 1e-4, "seed": 7}, "tinystories", 1.36),
+        (base_ts, {"model.d_ff": 1344}, "tinystories", 1.36),  # what auto stands for
+        (base_ts, {"model.d_ff": 1408}, "tinystories", None),
         (base_ts, {}, "shakespeare", None),
         (base_ts, {"budget.tokens": 1_000_000}, "tinystories", None),
         (base_ts, {"model.norm": "none"}, "tinystories", None),

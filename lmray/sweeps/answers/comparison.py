@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmray.accounting import num_parameters, training_flops
+from lmray.accounting import num_parameters, over_swiglu, parameters, training_flops
 from lmray.config import flatten
 from lmray.runs.run_directory import RunDirectory
 from lmray.sweeps.answers.confidence import LEVEL, Estimate
@@ -123,4 +123,22 @@ def costs(sweep: Sweep, runs: Path) -> Table:
         ]
         for group, each in zip(groups, found, strict=True)
     ]
-    return [*_headings(sweep), *header], rows
+    return _with_ffn(sweep, groups, [*_headings(sweep), *header], rows)
+
+
+def _with_ffn(
+    sweep: Sweep, groups: list[Summary], header: list[str], rows: list[list[Any]]
+) -> Table:
+    """The table with what FFNs of other kinds have over a SwiGLU of the base's width, if any is."""
+    base = sweep.space.base.model
+    width = base.d_ff if base.ffn == "swiglu" else "auto"
+    cells = []
+    for group in groups:
+        model = group.rows[0].trial.run.model
+        over = over_swiglu(model, width)
+        share = 100 * over / (parameters(model)["ffn"] - over)
+        cells.append("-" if model.ffn == "swiglu" else f"{over:+,} ({share:+.1f} %)")
+    if set(cells) == {"-"}:
+        return header, rows
+    told = [[*row, cell] for row, cell in zip(rows, cells, strict=True)]
+    return [*header, "FFN parameters over SwiGLU"], told

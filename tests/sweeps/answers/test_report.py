@@ -7,8 +7,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from lmray.accounting import num_parameters
-from lmray.config import Budget, Data, Evaluation, Model, Run, Tracking
+from lmray.config import Budget, Data, Evaluation, Model, Run, Tracking, override
 from lmray.runs.run_directory import MetricsWriter, RunDirectory
+from lmray.sweeps.answers.comparison import costs
 from lmray.sweeps.answers.plots import figure
 from lmray.sweeps.answers.report import answer, write_report
 from lmray.sweeps.answers.tables import read_sweep, summaries
@@ -202,6 +203,37 @@ def test_a_baseline_is_what_the_others_are_set_against_and_its_switches_are_foun
     assert f"| tied | {less:,} |" in text
     assert (directory / "report" / "differences.png").exists()
     assert (directory / "report" / "seeds.png").exists()
+
+
+def test_an_ffn_of_another_kind_is_set_against_the_swiglu_of_the_base(tmp_path: Path):
+    changes = {
+        "matched": {"model.ffn": "silu"},
+        "narrow": {"model.ffn": "gelu", "model.d_ff": 1344},
+    }
+    tied = {"tied": {"model.tied_embeddings": True}}
+    for name, variants in (("ffn", tied | changes), ("none", {"base": {}} | tied)):
+        axes = {"variant": Variants(variants, switches=2)}
+        space = Space(name, "", BASE, axes, (0,), Asha(1_000_000))
+        claim(tmp_path / name, space, "digest")
+        sweep = read_sweep(tmp_path / name, tmp_path / "runs")
+        header, rows = costs(sweep, tmp_path / "runs")
+        assert all(len(row) == len(header) for row in rows)
+        if name == "none":
+            assert header[-1] == "peak memory (GB)"
+            continue
+        assert header[-1] == "FFN parameters over SwiGLU"
+        # A third of four layers' three matrices of 512 x 1344.
+        told = {"tied": "-", "matched": "+0 (+0.0 %)", "narrow": "-2,752,512 (-33.3 %)"}
+        assert {row[0]: row[-1] for row in rows} == told
+        assert "+0 (+0.0 %)" in write_report(sweep, tmp_path / "runs").read_text()
+
+
+def test_an_ffn_is_set_against_a_swiglu_of_the_width_that_the_base_says(tmp_path: Path):
+    base = override(BASE, {"model.d_ff": 1408})
+    space = Space("w", "", base, {"model.ffn": ["swiglu", "silu"]}, (0,), Asha(1_000_000))
+    claim(tmp_path / "w", space, "digest")
+    _, rows = costs(read_sweep(tmp_path / "w", tmp_path / "runs"), tmp_path / "runs")
+    assert [row[-1] for row in rows] == ["-", "-2,883,584 (-33.3 %)"]
 
 
 def test_a_sweep_that_has_not_begun_has_a_report_too(tmp_path: Path):
