@@ -4,7 +4,6 @@ import math
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lmray.accounting import num_parameters, training_flops
 from lmray.config import flatten
@@ -106,21 +105,21 @@ def cost(group: Summary, runs: Path) -> Cost:
 
 
 def costs(sweep: Sweep, runs: Path) -> Table:
-    """What each combination costs; without rows if all cost the same by accounting."""
+    """What each combination costs; without rows if all cost the same, also as measured."""
     groups = summaries(sweep)
     found = [cost(group, runs) for group in groups]
     header = ["parameters", "training FLOP", "batch", "tokens/s", "peak memory (GB)"]
-    if len({(each.parameters, each.flops, each.batch) for each in found}) == 1:
-        return header, []
-    rows: list[list[Any]] = [
+    told = [
         [
-            *map(shown, group.values),
             f"{each.parameters:,}",
             f"{each.flops:.4g}",
             str(each.batch),
             "-" if math.isnan(each.tokens_per_s) else f"{each.tokens_per_s:,.0f}",
             "-" if math.isnan(each.peak_memory_bytes) else f"{each.peak_memory_bytes / 1e9:.3f}",
         ]
-        for group, each in zip(groups, found, strict=True)
+        for each in found
     ]
+    if all(each == told[0] for each in told):
+        return header, []
+    rows = [[*map(shown, group.values), *each] for group, each in zip(groups, told, strict=True)]
     return [*_headings(sweep), *header], rows

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from lmray.accounting import num_parameters
 from lmray.config import Budget, Data, Evaluation, Model, Run, Tracking
 from lmray.runs.run_directory import MetricsWriter, RunDirectory
+from lmray.sweeps.answers.comparison import costs
 from lmray.sweeps.answers.plots import figure
 from lmray.sweeps.answers.report import answer, write_report
 from lmray.sweeps.answers.tables import read_sweep, summaries
@@ -202,6 +203,24 @@ def test_a_baseline_is_what_the_others_are_set_against_and_its_switches_are_foun
     assert f"| tied | {less:,} |" in text
     assert (directory / "report" / "differences.png").exists()
     assert (directory / "report" / "seeds.png").exists()
+
+
+def test_what_costs_the_same_but_for_its_speed_is_tabled_once_that_is_measured(tmp_path: Path):
+    axes, asha = {"optim.name": ["adamw", "muon"]}, Asha(1_000_000)
+    space = Space("speeds", "", BASE, axes, (0,), asha)
+    directory, runs = tmp_path / "speeds", tmp_path / "runs"
+    claim(directory, space, "digest")
+    assert costs(read_sweep(directory, runs), runs)[1] == [], "all the same"
+    speeds = {"adamw": 1000, "muon": 750}
+    for trial in space.trials("digest"):
+        RunDirectory(runs / trial.id).begin(trial.run, trial.id, {"digest": "digest", "path": ""})
+        writer = MetricsWriter(runs / trial.id / "metrics.jsonl")
+        writer({"kind": "train", "step": 1, "tokens_per_s": speeds[trial.run.optim.name]})
+        writer.close()
+    header, rows = costs(read_sweep(directory, runs), runs)
+    assert header[0] == "name"
+    found = {row[0]: row[header.index("tokens/s")] for row in rows}
+    assert found == {"adamw": "1,000", "muon": "750"}
 
 
 def test_a_sweep_that_has_not_begun_has_a_report_too(tmp_path: Path):
