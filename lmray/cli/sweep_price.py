@@ -76,6 +76,6 @@ def agree(space: "Space", directory: Path, said: Agreement) -> None:
     err.print(f"price: {asked.sentence()}", markup=False, soft_wrap=True)
     if not said.yes:
         check_price(asked, directory, max_hours=said.max_hours, max_disk_gb=said.max_disk_gb)
-        check_share(space.base.execution, asked.gpu_bytes)
+        check_share(space.base.execution, asked.gpu_bytes or asked.memory_bytes)
     claim(directory, space, splits.digest)
     write_price(directory, asked)

@@ -23,6 +23,7 @@ from lmray.runs.execute import execute
 from lmray.runs.run_directory import RunDirectory
 from lmray.sweeps.decisions.verdicts import Verdicts
 from lmray.sweeps.sweep_directory import StopFile
+from lmray.training.device import give_memory_back
 
 _ASKED_TO_STOP = {"kind": "stop"}
 """Told lest Ray Tune print that a job has told nothing."""
@@ -38,8 +39,16 @@ def job(config: dict[str, Any]) -> None:
 
     If the sweep was asked to stop it says only that: the ledger goes on saying that the trial runs.
     Rungs that the run has passed without the sweep's knowledge, in another sweep, say, are judged
-    by what it wrote down there.
+    by what it wrote down there. The memory is there for the actor's next job; an actor whose job
+    raised, with an error that holds on to frames, has none: Ray Tune ends its process (2.60).
     """
+    try:
+        _train(config)
+    finally:
+        give_memory_back()
+
+
+def _train(config: dict[str, Any]) -> None:
     require_shared()
     spec = config["trial"]
     run = Run.model_validate(spec["run"])

@@ -8,8 +8,9 @@ Events, each with the trial's id:
     promoted  it was given a place again, to go on past a rung (past)
     stopped   it was judged at a rung, or waited there to the end, and does not go on
     diverged  its loss was not finite, or far above a guess (rung: the one it was on its way to)
-    failed    its process raised, was lost or was silent for too long (error, lost, and saved: the
-              step of its newest checkpoint); of one that had given its place up it means nothing
+    failed    its process raised, was lost or was silent for too long (error, lost, saved: the step
+              of its newest checkpoint, and trace, unless it was lost: what failures of one cause
+              share; older ones have none); of one that had given its place up it means nothing
     retried   somebody asked to run it again after it failed or diverged
     done      it reached its end
     audited   it had been stopped, and was trained to its end to see what was missed

@@ -44,14 +44,15 @@ class Price:
     """Of those that are left of the largest trial if it is stopped or diverges."""
     gpu_bytes: int = 0
     """Of a GPU that the largest trial takes, CUDA's context aside: what the base was seen to take,
-    by the ratio of lmray.accounting; by that alone where nothing was seen."""
+    by the ratio of lmray.accounting; 0 where nothing was seen, and memory_bytes is all there is."""
 
     def sentence(self) -> str:
         """The price in one line."""
+        seen = f" ({_gb(self.gpu_bytes)} of a GPU's as measured)" if self.gpu_bytes else ""
         return (
             f"{self.trials} trials, {self.tokens:,} tokens, {self.flops:.3g} FLOP; at most "
             f"{duration(self.hours)}, {self.at_once} at a time at {self.tokens_per_s:,.0f} "
-            f"tokens/s each; {_gb(self.memory_bytes)} of memory a trial, "
+            f"tokens/s each; {_gb(self.memory_bytes)} of memory a trial{seen}, "
             f"{_gb(self.disk_bytes)} of checkpoints, {_gb(self.loser_bytes)} of a stopped trial"
         )
 
@@ -92,7 +93,6 @@ def price(
         tokens += share * trained
     disk = sum(kept_bytes(run) for run in runs)
     memory = max(memory_needed(run) for run in runs)
-    seen = gpu_bytes * memory // memory_needed(space.base)
     return Price(
         trials=round(scale * len(runs)),
         tokens=round(scale * tokens),
@@ -103,7 +103,7 @@ def price(
         memory_bytes=memory,
         disk_bytes=round(scale * disk),
         loser_bytes=max(loser_bytes(run, space.losers) for run in runs),
-        gpu_bytes=seen or memory,
+        gpu_bytes=gpu_bytes * memory // memory_needed(space.base),
     )
 
 

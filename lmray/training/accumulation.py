@@ -1,12 +1,13 @@
 """Batches that a device computes in parts, and parts that become smaller where memory ends."""
 
-import gc
 import logging
 import math
 from collections.abc import Callable
 from typing import Literal, TypeVar
 
 import torch
+
+from lmray.training.device import give_memory_back
 
 logger = logging.getLogger(__name__)
 
@@ -44,9 +45,7 @@ def fitting(compute: Callable[[int], T], micro_batch: int) -> tuple[T, int]:
         # Not in the except clause: there the error still holds the frames and their tensors.
         micro_batch = (micro_batch + 1) // 2
         logger.warning("out of memory; going on with micro-batches of %d", micro_batch)
-        gc.collect()
-        if torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
+        give_memory_back()
 
 
 class Room:

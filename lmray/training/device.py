@@ -1,5 +1,6 @@
 """What a run computes on: the device, the number of CPU threads, algorithms that repeat."""
 
+import gc
 import os
 from typing import Literal
 
@@ -63,3 +64,10 @@ def set_determinism(deterministic: bool) -> None:
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = False  # it would choose by the time of day
+
+
+def give_memory_back() -> None:
+    """Frees what only cycles hold, and gives a GPU the blocks that torch keeps for later."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

@@ -4,7 +4,6 @@ import math
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lmray.accounting import num_parameters, over_swiglu, parameters, training_flops
 from lmray.config import flatten
@@ -106,39 +105,35 @@ def cost(group: Summary, runs: Path) -> Cost:
 
 
 def costs(sweep: Sweep, runs: Path) -> Table:
-    """What each combination costs; without rows if all cost the same by accounting."""
+    """What each combination costs; without rows if all cost the same, also as measured."""
     groups = summaries(sweep)
     found = [cost(group, runs) for group in groups]
     header = ["parameters", "training FLOP", "batch", "tokens/s", "peak memory (GB)"]
-    if len({(each.parameters, each.flops, each.batch) for each in found}) == 1:
-        return header, []
-    rows: list[list[Any]] = [
+    told = [
         [
-            *map(shown, group.values),
             f"{each.parameters:,}",
             f"{each.flops:.4g}",
             str(each.batch),
             "-" if math.isnan(each.tokens_per_s) else f"{each.tokens_per_s:,.0f}",
             "-" if math.isnan(each.peak_memory_bytes) else f"{each.peak_memory_bytes / 1e9:.3f}",
         ]
-        for group, each in zip(groups, found, strict=True)
+        for each in found
     ]
-    return _with_ffn(sweep, groups, [*_headings(sweep), *header], rows)
+    ffns = [_over_swiglu(sweep, group) for group in groups]
+    if set(ffns) != {"-"}:
+        header.append("FFN parameters over SwiGLU")
+        told = [[*each, ffn] for each, ffn in zip(told, ffns, strict=True)]
+    if all(each == told[0] for each in told):
+        return header, []
+    rows = [[*map(shown, group.values), *each] for group, each in zip(groups, told, strict=True)]
+    return [*_headings(sweep), *header], rows
 
 
-def _with_ffn(
-    sweep: Sweep, groups: list[Summary], header: list[str], rows: list[list[Any]]
-) -> Table:
-    """The table with what FFNs of other kinds have over a SwiGLU of the base's width, if any is."""
-    base = sweep.space.base.model
-    width = base.d_ff if base.ffn == "swiglu" else "auto"
-    cells = []
-    for group in groups:
-        model = group.rows[0].trial.run.model
-        over = over_swiglu(model, width)
-        share = 100 * over / (parameters(model)["ffn"] - over)
-        cells.append("-" if model.ffn == "swiglu" else f"{over:+,} ({share:+.1f} %)")
-    if set(cells) == {"-"}:
-        return header, rows
-    told = [[*row, cell] for row, cell in zip(rows, cells, strict=True)]
-    return [*header, "FFN parameters over SwiGLU"], told
+def _over_swiglu(sweep: Sweep, group: Summary) -> str:
+    """What an FFN of another kind has over a SwiGLU of the base's width."""
+    base, model = sweep.space.base.model, group.rows[0].trial.run.model
+    if model.ffn == "swiglu":
+        return "-"
+    over = over_swiglu(model, base.d_ff if base.ffn == "swiglu" else "auto")
+    share = 100 * over / (parameters(model)["ffn"] - over)
+    return f"{over:+,} ({share:+.1f} %)"

@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lmray import remote
+from lmray.sweeps.decisions.alike import Alike
 from lmray.sweeps.decisions.asha import Asha
 from lmray.sweeps.decisions.halving import Halving
 from lmray.sweeps.ledger import Event, Kind, Ledger, standing
 from lmray.sweeps.space import Trial
 from lmray.training.loop import never
-
-ALIKE = 3
-"""Failures of at least two trials with the same traceback after which a sweep gives up."""
 
 _MEASURED = ("step", "tokens", "loss", "bits_per_byte", "perplexity", "seconds")
 
@@ -50,12 +48,13 @@ class Referee:
         self._places = places
         self._stop = stop
         self._leaving: set[str] = set()
-        self._traces: list[tuple[str, str]] = []
+        self._alike = Alike()
         self.broken = ""
         """Why the sweep must not go on; empty while it may."""
         events = ledger.events()
         for event in events:
             self._rule.apply(event)
+            self._alike.apply(event)
         self.jobs: deque[str] = deque(self._rule.in_flight)
         """Trials to be run, or to be gone on with, as soon as their last process has ended."""
         stands = standing(events)
@@ -120,11 +119,9 @@ class Referee:
         """
         if self._left(trial) or trial not in self._rule.in_flight:
             return  # it died on its way out, and goes on from an older checkpoint if it does
-        self._append("failed", trial, error=error, lost=lost, saved=saved)
-        if not lost:
-            self._traces.append((trace, trial))
-        alike = [who for what, who in self._traces if what == trace]
-        if len(alike) >= ALIKE and len(set(alike)) > 1:
+        facts = {"error": error, "lost": lost, "saved": saved}
+        event = self._append("failed", trial, **facts, **({} if lost else {"trace": trace}))
+        if alike := self._alike.apply(event):
             self.broken = (
                 f"{len(set(alike))} trials failed alike, {len(alike)} times: {error}; correct that "
                 f"and resume the sweep"
@@ -143,8 +140,10 @@ class Referee:
     def _unbegun(self) -> Trial | None:
         return next((trial for trial in self._trials if trial.id not in self._rule.begun), None)
 
-    def _append(self, kind: Kind, trial: str, **facts: Any) -> None:
-        self._rule.apply(self._ledger.append(kind, trial, **facts))
+    def _append(self, kind: Kind, trial: str, **facts: Any) -> Event:
+        event = self._ledger.append(kind, trial, **facts)
+        self._rule.apply(event)
+        return event
 
     def _give_place(self, trial: str, kind: Kind, **facts: Any) -> None:
         self._append(kind, trial, **facts)

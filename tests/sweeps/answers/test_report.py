@@ -236,6 +236,24 @@ def test_an_ffn_is_set_against_a_swiglu_of_the_width_that_the_base_says(tmp_path
     assert [row[-1] for row in rows] == ["-", "-2,883,584 (-33.3 %)"]
 
 
+def test_what_costs_the_same_but_for_its_speed_is_tabled_once_that_is_measured(tmp_path: Path):
+    axes, asha = {"optim.name": ["adamw", "muon"]}, Asha(1_000_000)
+    space = Space("speeds", "", BASE, axes, (0,), asha)
+    directory, runs = tmp_path / "speeds", tmp_path / "runs"
+    claim(directory, space, "digest")
+    assert costs(read_sweep(directory, runs), runs)[1] == [], "all the same"
+    speeds = {"adamw": 1000, "muon": 750}
+    for trial in space.trials("digest"):
+        RunDirectory(runs / trial.id).begin(trial.run, trial.id, {"digest": "digest", "path": ""})
+        writer = MetricsWriter(runs / trial.id / "metrics.jsonl")
+        writer({"kind": "train", "step": 1, "tokens_per_s": speeds[trial.run.optim.name]})
+        writer.close()
+    header, rows = costs(read_sweep(directory, runs), runs)
+    assert header[0] == "name"
+    found = {row[0]: row[header.index("tokens/s")] for row in rows}
+    assert found == {"adamw": "1,000", "muon": "750"}
+
+
 def test_a_sweep_that_has_not_begun_has_a_report_too(tmp_path: Path):
     tracked = BASE.model_copy(update={"tracking": Tracking()})
     space = Space("new", "", tracked, {"optim.lr": [1e-3]}, (0,), Asha(1_000_000))

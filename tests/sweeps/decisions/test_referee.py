@@ -1,5 +1,6 @@
 """A referee's ledger, and that it is the same however often the referee dies."""
 
+import json
 import random
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tests.sweeps.decisions.planted import (
     LEVELS,
     check_that_kills_change_nothing,
     draw_curves,
+    lines,
     played,
     record,
     referee,
@@ -177,6 +179,58 @@ def test_the_third_failure_alike_of_several_trials_stops_the_sweep(tmp_path: Pat
     assert not judge.broken
     judge.failed("c", "KeyError: 'z'", trace="same")
     assert judge.broken.startswith("2 trials failed alike, 3 times: KeyError: 'z'")
+
+
+FAILURES = [("a", "same"), ("a", "same"), ("b", "other"), ("c", "same")]
+"""By trial and trace: the last is the third alike."""
+
+
+def fail_in_lives(path: Path, failures: list[tuple[str, str]]) -> Referee:
+    """Has trials fail, each in another life of their sweep; returns the last life's referee."""
+    for trial, trace in failures:
+        judge = referee(STOP, path, {trial: [] for trial in "abcd"}, 2)
+        assert not judge.broken
+        judge.failed(trial, f"{trace}: {trial}", trace=trace)
+    return judge
+
+
+def test_failures_alike_are_counted_over_the_kills_between_them(tmp_path: Path):
+    straight, path = tmp_path / "straight.jsonl", tmp_path / "ledger.jsonl"
+    alone = referee(STOP, straight, {trial: [] for trial in "abcd"}, 2)
+    for trial, trace in FAILURES:
+        alone.failed(trial, f"{trace}: {trial}", trace=trace)
+    killed = fail_in_lives(path, FAILURES)
+    assert (
+        killed.broken
+        == alone.broken
+        == ("2 trials failed alike, 3 times: same: c; correct that and resume the sweep")
+    )
+    assert lines(path) == lines(straight)
+
+
+def test_a_sweep_that_is_resumed_after_failures_alike_counts_anew(tmp_path: Path):
+    path = tmp_path / "ledger.jsonl"
+    fail_in_lives(path, FAILURES)
+    assert not fail_in_lives(path, [("c", "same"), ("d", "same")]).broken
+    assert fail_in_lives(path, [("d", "same")]).broken.startswith("2 trials failed alike, 3 times")
+
+
+def test_failures_of_before_a_retry_are_not_counted_those_after_it_are(tmp_path: Path):
+    path = tmp_path / "ledger.jsonl"
+    fail_in_lives(path, FAILURES[:-1])
+    assert reopen(STOP, BUDGET, Ledger(path), tmp_path, "failed") == ["a"]
+    assert not fail_in_lives(path, [("c", "same"), ("c", "same")]).broken
+    assert fail_in_lives(path, [("a", "same")]).broken.startswith("2 trials failed alike, 3 times")
+
+
+def test_a_ledger_of_before_traces_were_in_it_is_read_and_counts_for_nothing(tmp_path: Path):
+    path = tmp_path / "ledger.jsonl"
+    fail_in_lives(path, FAILURES[:-1])
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    old = [{key: each[key] for key in each if key != "trace"} for each in found]
+    assert old != found
+    path.write_text("".join(f"{json.dumps(each)}\n" for each in old))
+    assert not fail_in_lives(path, FAILURES[-1:]).broken
 
 
 @pytest.mark.parametrize("end", ["preempted", "done", "diverged"])
