@@ -1,6 +1,5 @@
 """A training's steps on one device: their speed, the memory they take, what costs most in them."""
 
-import gc
 import re
 import time
 from typing import Any
@@ -14,7 +13,13 @@ from lmray.config import Run
 from lmray.dataset import Splits
 from lmray.errors import LmrayError
 from lmray.training.clock import Clock
-from lmray.training.device import device_name, resolve_device, resolve_threads, set_determinism
+from lmray.training.device import (
+    device_name,
+    give_memory_back,
+    resolve_device,
+    resolve_threads,
+    set_determinism,
+)
 from lmray.training.measured import forget_peak_memory, measure, peak_memory_bytes
 from lmray.training.precision import product_dtype
 from lmray.training.schedules import learning_rate
@@ -30,8 +35,7 @@ class Training:
 
     def __init__(self, run: Run, splits: Splits) -> None:
         self.run, self.step = run, 0
-        gc.collect()  # what an earlier training held
-        torch.cuda.empty_cache()
+        give_memory_back()  # what an earlier training held
         set_determinism(run.execution.deterministic)
         torch.set_num_threads(resolve_threads(run))
         forget_peak_memory(resolve_device(run.execution.device))
@@ -56,6 +60,7 @@ class Training:
 
 
 def speed(training: Training, steps: int) -> Facts:
+    """Rates of the median of three stretches of `steps`, tokens/s and TFLOP/s; memory in bytes."""
     run, worker, rates = training.run, training.worker, []
     name, dtype = device_name(training.device), product_dtype(run.optim.precision)
     shape = run.batches.shape(0)

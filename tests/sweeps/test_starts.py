@@ -1,3 +1,5 @@
+"""Seconds to first steps, from planted ledgers and runs."""
+
 import json
 from pathlib import Path
 

@@ -17,8 +17,10 @@ class Alike:
         self._trials: dict[str, list[str]] = {}
 
     def apply(self, event: Event) -> list[str]:
-        """Takes an event into account; whose failures were alike, once for each, if it is one of
-        so many that the sweep must not go on."""
+        """Takes an event into account.
+
+        Returns whose failures were alike, once for each, if the sweep must not go on for them.
+        """
         if event.kind == "retried":
             for trials in self._trials.values():
                 trials[:] = [each for each in trials if each != event.trial]
