@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -46,6 +47,7 @@ class Worker:
         self.device = resolve_device(run.execution.device)
         self.waits = self.device.type == "cpu"
         """Whether a step's numbers are there when it returns; a GPU is not waited for."""
+        self._queued: deque[torch.cuda.Event] = deque()
         self.agrees_every = 1 if self.world == 1 else _AGREES_EVERY
         """Steps from one question to all workers to the next, at most."""
         torch.manual_seed(run.seed)
@@ -117,6 +119,19 @@ class Worker:
         before = [weight.detach().clone() for weight in weights]
         self.optimizer.step()
         return dataclasses.replace(taken, update_ratio=relative_change(before, weights))
+
+    def keep_pace(self) -> None:
+        """Waits for the step before the last, so that the clock is the device's to within a step.
+
+        A GPU has only queued a step when it returns; with the last one to work at it stays busy.
+        """
+        if self.waits:
+            return
+        queued = torch.cuda.Event()
+        queued.record()
+        self._queued.append(queued)
+        if len(self._queued) > 1:
+            self._queued.popleft().synchronize()
 
     def _max_attention_logit(self, inputs: Int[Tensor, "B T"]) -> Float[Tensor, ""]:
         def largest(micro_batch: int) -> Tensor:
