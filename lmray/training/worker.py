@@ -18,7 +18,6 @@ from lmray.model import TransformerLM, max_attention_logits
 from lmray.model.native import kernels as model_kernels
 from lmray.training.accumulation import Room, parts
 from lmray.training.batches import batches
-from lmray.training.chunked_loss import mean_cross_entropy
 from lmray.training.clipping import clip_gradient_norm
 from lmray.training.compiling import compiled
 from lmray.training.device import resolve_device
@@ -77,7 +76,7 @@ class Worker:
         if self.device.type == "cpu" and threads >= SHARES:
             shared = SharedBackward(list(self.model.parameters()), threads)
             self._backward, first_backward = shared, shared.in_turn
-        self._forward, self.compile_seconds = compiled(
+        self._mean_loss, self.compile_seconds = compiled(
             self.model, run, shapes, self._room, first_backward
         )
         self.micro_batch = self._room.at_once(shapes[0][0])
@@ -93,8 +92,8 @@ class Worker:
         """
         run = self.run
         begun = time.perf_counter()
-        inputs, targets = self._batch(step)
-        inputs = inputs.contiguous()  # as `compiled` had them: other strides are compiled anew
+        # As `compiled` had them: other strides are compiled anew.
+        inputs, targets = (part.contiguous() for part in self._batch(step))
         waited = time.perf_counter() - begun
         loss = self._room.fitting(
             lambda micro_batch: self._gradient(inputs, targets, micro_batch), len(inputs)
@@ -153,7 +152,7 @@ class Worker:
         def loss(rows: slice) -> Tensor:
             weight = (rows.stop - rows.start) / len(inputs)
             with autocast(self.run.optim.precision, self.device):
-                return mean_cross_entropy(self._forward(inputs[rows]), targets[rows]) * weight
+                return self._mean_loss(inputs[rows], targets[rows]) * weight
 
         total = torch.zeros((), device=self.device)
         for rows in parts(len(inputs), micro_batch):

@@ -118,16 +118,16 @@ def test_divergence_is_an_outcome_and_its_step_is_not_taken(
 def test_a_planted_nan_diverges_before_it_reaches_a_checkpoint(
     device: str, small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from lmray.training import worker
+    from lmray.training import compiling
 
-    true_loss = worker.mean_cross_entropy
+    true_loss = compiling.mean_cross_entropy
     calls = []
 
     def poisoned(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         calls.append(1)
         return true_loss(logits, targets) * (math.nan if len(calls) == 6 else 1.0)
 
-    monkeypatch.setattr(worker, "mean_cross_entropy", poisoned)
+    monkeypatch.setattr(compiling, "mean_cross_entropy", poisoned)
     run = override(small_run(small_dataset), {"execution.device": device})
     outcome, records = run_loop(run, small_dataset, tmp_path)
     assert (outcome.status, outcome.step) == ("diverged", 6)
