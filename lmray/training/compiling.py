@@ -3,6 +3,8 @@
 Letters of shapes: B sequences, T positions, V vocabulary size.
 """
 
+import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 
@@ -62,15 +64,14 @@ def compiled(
     torch compiles for each shape when it first comes, forward and backward; so for batches of
     `shapes` (sequences, length) the gradient of zeros in each size that their parts have is
     computed, by `backward` as in training, and dropped. Where there is no `room`, parts become
-    smaller. Raises PreflightError on a CPU without a C++ compiler.
+    smaller. Raises PreflightError where there is no compiler for C++, or of C beside a GPU.
     """
     mode = run.execution.compile
     if mode == "off":
         return mean_loss(model), 0.0
     begun = time.perf_counter()
     device = next(model.parameters()).device
-    if device.type == "cpu":
-        _refuse_without_compiler(mode)
+    refuse_without_compiler(mode, device)
     torch._dynamo.reset()  # what this process compiled of other models counts as well
     # Beyond its limits, of one function and of all, torch would go on without compiling.
     torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = _MOST
@@ -110,7 +111,16 @@ def part_sizes(shapes: Iterable[tuple[int, int]], micro_batch: int) -> list[tupl
     )
 
 
-def _refuse_without_compiler(mode: str) -> None:
+def refuse_without_compiler(mode: str, device: torch.device) -> None:
+    """Raises PreflightError where torch's compiler has not what it compiles with in its turn."""
+    if device.type != "cpu":
+        # As Triton looks for it, which builds what starts its kernels.
+        if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+            raise PreflightError(
+                f"execution.compile={mode} needs a C compiler beside a GPU and there is none; "
+                "install gcc, or name one in CC, or set execution.compile=off"
+            )
+        return
     from torch._inductor.cpp_builder import get_cpp_compiler  # a second, for those who compile
     from torch._inductor.exc import InvalidCxxCompiler
 
