@@ -43,8 +43,7 @@ from lmray.model import TransformerLM
 from lmray.native import tensors
 from lmray.training import clip_gradient_norm
 from lmray.training.accumulation import Room
-from lmray.training.chunked_loss import mean_cross_entropy
-from lmray.training.compiling import compiled
+from lmray.training.compiling import MeanLoss, compiled, mean_loss
 from lmray.training.device import available_cores
 from lmray.training.optimizers import make_optimizer
 from lmray.training.sharing import SHARES, Loss, SharedBackward, backward, between_halves
@@ -107,7 +106,7 @@ def lmray_step(run: Run) -> tuple[nn.Module, Step]:
     threads = torch.get_num_threads()
     shared = threads >= SHARES
     how = SharedBackward(list(model.parameters()), threads) if shared else backward
-    return model, _lmray_step(run, model, model, how)
+    return model, _lmray_step(run, model, mean_loss(model), how)
 
 
 def lmray_step_by_torch(run: Run) -> tuple[nn.Module, Step]:
@@ -120,14 +119,14 @@ def compiled_lmray_step(run: Run) -> tuple[nn.Module, Step]:
     shared = SharedBackward(list(model.parameters()), torch.get_num_threads())
     shape = (run.sequences_per_step, run.model.context_length)
     asked = override(run, {"execution.compile": "default"})
-    forward, _ = compiled(model, asked, [shape], Room("auto"), shared.in_turn)
-    return model, _lmray_step(run, model, forward, shared)
+    loss, _ = compiled(model, asked, [shape], Room("auto"), shared.in_turn)
+    return model, _lmray_step(run, model, loss, shared)
 
 
 def _lmray_step(
     run: Run,
     model: nn.Module,
-    forward: Callable[[Tensor], Tensor],
+    mean_loss: MeanLoss,
     how: Callable[[Loss, slice], Tensor],
 ) -> Step:
     optimizer = make_optimizer(model, run.optim)
@@ -136,8 +135,8 @@ def _lmray_step(
         optimizer.zero_grad(set_to_none=True)
 
         def loss(rows: slice) -> Tensor:
-            mean = mean_cross_entropy(forward(inputs[rows]), targets[rows])
-            return mean * ((rows.stop - rows.start) / len(inputs))
+            weight = (rows.stop - rows.start) / len(inputs)
+            return mean_loss(inputs[rows], targets[rows]) * weight
 
         total = how(loss, slice(0, len(inputs)))
         with between_halves():

@@ -30,6 +30,8 @@ class Band:
 
 BANDS = (
     Band("base_ts", 1.36, 1.45, "1.379 (rate 5e-3), 1.392 (3e-3) and 1.43 reported"),
+    Band("a_ts", 1.32, 1.41, "1.349 (rate 2e-3), 1.350 (3e-3) and 1.377 (1e-3) reported"),
+    Band("a_owt_tied", 3.70, 3.78, "3.738 reported"),
     Band("base_owt", 3.80, 4.05, "4.03 reported, 3.799 of a model of 58.5 M parameters"),
     Band(
         "base_owt",

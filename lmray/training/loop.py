@@ -184,6 +184,8 @@ def _train(
         shape = batches.shape(step)
         clock.count(shape.tokens, step_flops(run.model, shape))
         step += 1
+        if meter.timed:
+            worker.keep_pace()
         after = elapsed()
         meter.took(after - now)
         last = meter.ends(step, after)

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -17,7 +18,6 @@ from lmray.model import TransformerLM, max_attention_logits
 from lmray.model.native import kernels as model_kernels
 from lmray.training.accumulation import Room, parts
 from lmray.training.batches import batches
-from lmray.training.chunked_loss import mean_cross_entropy
 from lmray.training.clipping import clip_gradient_norm
 from lmray.training.compiling import compiled
 from lmray.training.device import resolve_device
@@ -46,6 +46,7 @@ class Worker:
         self.device = resolve_device(run.execution.device)
         self.waits = self.device.type == "cpu"
         """Whether a step's numbers are there when it returns; a GPU is not waited for."""
+        self._queued: deque[torch.cuda.Event] = deque()
         self.agrees_every = 1 if self.world == 1 else _AGREES_EVERY
         """Steps from one question to all workers to the next, at most."""
         torch.manual_seed(run.seed)
@@ -75,7 +76,7 @@ class Worker:
         if self.device.type == "cpu" and threads >= SHARES:
             shared = SharedBackward(list(self.model.parameters()), threads)
             self._backward, first_backward = shared, shared.in_turn
-        self._forward, self.compile_seconds = compiled(
+        self._mean_loss, self.compile_seconds = compiled(
             self.model, run, shapes, self._room, first_backward
         )
         self.micro_batch = self._room.at_once(shapes[0][0])
@@ -91,8 +92,8 @@ class Worker:
         """
         run = self.run
         begun = time.perf_counter()
-        inputs, targets = self._batch(step)
-        inputs = inputs.contiguous()  # as `compiled` had them: other strides are compiled anew
+        # As `compiled` had them: other strides are compiled anew.
+        inputs, targets = (part.contiguous() for part in self._batch(step))
         waited = time.perf_counter() - begun
         loss = self._room.fitting(
             lambda micro_batch: self._gradient(inputs, targets, micro_batch), len(inputs)
@@ -118,6 +119,19 @@ class Worker:
         self.optimizer.step()
         return dataclasses.replace(taken, update_ratio=relative_change(before, weights))
 
+    def keep_pace(self) -> None:
+        """Waits for the step before the last, so that the clock is the device's to within a step.
+
+        A GPU has only queued a step when it returns; with the last one to work at it stays busy.
+        """
+        if self.waits:
+            return
+        queued = torch.cuda.Event()
+        queued.record()
+        self._queued.append(queued)
+        if len(self._queued) > 1:
+            self._queued.popleft().synchronize()
+
     def _max_attention_logit(self, inputs: Int[Tensor, "B T"]) -> Float[Tensor, ""]:
         def largest(micro_batch: int) -> Tensor:
             with autocast(self.run.optim.precision, self.device):
@@ -138,7 +152,7 @@ class Worker:
         def loss(rows: slice) -> Tensor:
             weight = (rows.stop - rows.start) / len(inputs)
             with autocast(self.run.optim.precision, self.device):
-                return mean_cross_entropy(self._forward(inputs[rows]), targets[rows]) * weight
+                return self._mean_loss(inputs[rows], targets[rows]) * weight
 
         total = torch.zeros((), device=self.device)
         for rows in parts(len(inputs), micro_batch):

@@ -134,7 +134,6 @@ def test_a_measured_peak_is_near_the_list():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_measured_peak_on_a_gpu_is_near_the_list(precision):
     model = small(vocab_size=4000, context_length=256, d_model=512, d_ff=2048, attention="sdpa")

@@ -94,7 +94,6 @@ def test_nothing_of_a_trial_that_raised_is_alive_once_its_error_is_gone(
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_has_its_memory_back_when_a_stopped_trial_has_left(jobs: Jobs):
     jobs.go(1e-2, device="cuda")  # cuBLAS keeps what it works in for the whole process
     allocated, reserved = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()

@@ -11,6 +11,7 @@ from lmray.config import Model
 from lmray.errors import LmrayError, UsageError
 from lmray.generation import Sampling, generate, generate_batch, stream
 from lmray.model import TransformerLM
+from tests.devices import DEVICES
 from tests.model.architectures import ONE_SWITCH, small
 
 V, T = 32, 8
@@ -103,7 +104,8 @@ def test_draws_follow_the_distribution(lm, temperature, top_p):
     assert statistic < degrees + 5 * math.sqrt(2 * degrees)
 
 
-def test_a_cached_text_equals_one_computed_anew_each_time(lm):
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_cached_text_equals_one_computed_anew_each_time(lm, device):
     """Drawn, not greedy, on its way into and past the context."""
     sampling, generator = Sampling(temperature=1.5, top_k=9), torch.Generator().manual_seed(7)
     ids = [1, 2]
@@ -111,11 +113,12 @@ def test_a_cached_text_equals_one_computed_anew_each_time(lm):
         with torch.no_grad():
             scores = lm(torch.tensor([ids[-T:]]))[0, -1]
         ids.append(sampling.choose(scores, generator))
-    assert generate(lm, [1, 2], 2 * T, 1.5, top_k=9, seed=7) == ids[2:]
+    assert generate(lm.to(device), [1, 2], 2 * T, 1.5, top_k=9, seed=7) == ids[2:]
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("changes", ONE_SWITCH, ids=str)
-def test_every_architecture_slides_its_window_past_the_context(changes):
+def test_every_architecture_slides_its_window_past_the_context(changes, device):
     """Cached on the way there, and afterwards as if each token were asked for by itself."""
     torch.manual_seed(0)
     lm = TransformerLM.from_config(small(**changes)).double()
@@ -123,7 +126,8 @@ def test_every_architecture_slides_its_window_past_the_context(changes):
     for _ in range(18):
         with torch.no_grad():
             ids.append(int(lm(torch.tensor([ids[-lm.context_length :]]))[0, -1].argmax()))
-    batch = generate_batch(lm, [[1, 2, 3], list(range(14))], 18, Sampling(temperature=0))
+    prompts = [[1, 2, 3], list(range(14))]
+    batch = generate_batch(lm.to(device), prompts, 18, Sampling(temperature=0))
     assert batch[0] == ids[3:]
 
 

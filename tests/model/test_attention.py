@@ -10,6 +10,7 @@ from lmray.model import (
     RotaryPositionalEmbedding,
     scaled_dot_product_attention,
 )
+from tests.devices import DEVICES
 
 
 def random_qkv(*, queries=7, keys=9):
@@ -51,6 +52,33 @@ def test_math_equals_sdpa_with_gradients(rotary):
         results.append([out, leaf.grad, *(p.grad for p in layer.parameters())])
     for mine, theirs in zip(*results, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("num_kv_heads", ["auto", 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_fused_kernels_of_training_are_math_in_fp64_rounded(dtype, num_kv_heads, device):
+    """Of the sizes of real models; in bf16 under autocast, as models are trained."""
+    torch.manual_seed(0)
+    x, results = torch.randn(2, 256, 256), []
+    for kernel, precise in (("math", True), ("sdpa", False)):
+        torch.manual_seed(1)
+        rope = RotaryPositionalEmbedding(10_000.0, 64, 256)
+        layer = MultiHeadSelfAttention(256, 4, rope, attention=kernel, num_kv_heads=num_kv_heads)
+        leaf = x.clone()
+        if precise:
+            layer, leaf = layer.double(), leaf.double()
+        else:
+            layer, leaf = layer.to(device), leaf.to(device)
+        leaf.requires_grad_()
+        rounds = dtype == torch.bfloat16 and not precise
+        with torch.autocast(leaf.device.type, dtype, enabled=rounds):
+            out = layer(leaf)
+        out.float().square().sum().backward()
+        results.append([out, leaf.grad, *(p.grad for p in layer.parameters())])
+    for true, found in zip(*results, strict=True):
+        off = (found.detach().cpu().double() - true).norm() / true.norm()
+        assert off < {torch.float32: 1e-5, torch.bfloat16: 2e-2}[dtype]
 
 
 @pytest.mark.parametrize("kernel", ["math", "sdpa"])

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmray.model import TransformerLM
+from tests.devices import DEVICES
 from tests.model.architectures import ONE_SWITCH, models, small
 
 
@@ -19,17 +20,18 @@ def in_parts(lm, ids, lengths):
     caches = lm.new_caches(len(ids), ids.shape[1])
     start, found = 0, []
     for length in lengths:
-        positions = torch.arange(start, start + length).expand(len(ids), -1)
+        positions = torch.arange(start, start + length, device=ids.device).expand(len(ids), -1)
         found.append(lm(ids[:, start : start + length], positions, caches=caches))
         start += length
     return torch.cat(found, 1)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("attention", ["math", "sdpa"])
 @pytest.mark.parametrize("changes", ONE_SWITCH, ids=str)
-def test_token_by_token_equals_one_pass(changes, attention):
+def test_token_by_token_equals_one_pass(changes, attention, device):
     model = small(attention=attention, **changes)
-    lm, ids = build(model), torch.randint(64, (2, 12))
+    lm, ids = build(model).to(device), torch.randint(64, (2, 12), device=device)
     with torch.no_grad():
         torch.testing.assert_close(in_parts(lm, ids, [5] + [1] * 7), lm(ids), rtol=1e-9, atol=1e-10)
 

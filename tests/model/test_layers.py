@@ -15,6 +15,7 @@ from lmray.model import (
     silu,
     softmax,
 )
+from tests.devices import DEVICES
 
 TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-12}
 both = pytest.mark.parametrize("dtype", TOLERANCE, ids=["fp32", "fp64"])
@@ -51,16 +52,19 @@ def test_linear_starts_as_a_truncated_glorot_normal():
 
 
 @both
-def test_embedding(dtype):
-    layer, ids = Embedding(50, 8, dtype=dtype), torch.randint(50, (4, 30))
+@pytest.mark.parametrize("device", DEVICES)
+def test_embedding(dtype, device):
+    layer, ids = Embedding(50, 8, device, dtype), torch.randint(50, (4, 30), device=device)
     assert_same(layer(ids), functional.embedding(ids, layer.weight), (layer.weight,))
     assert layer.weight.abs().max() <= 3
 
 
 @both
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("shape", [(8,), (3, 8), (2, 5, 8)])
-def test_rms_norm(dtype, shape):
-    layer, x = RMSNorm(8, dtype=dtype), torch.randn(shape, dtype=dtype, requires_grad=True)
+def test_rms_norm(dtype, shape, device):
+    layer = RMSNorm(8, device=device, dtype=dtype)
+    x = torch.randn(shape, dtype=dtype, device=device, requires_grad=True)
     nn.init.normal_(layer.weight)
     reference = functional.rms_norm(x, (8,), layer.weight, eps=1e-5)
     assert_same(layer(x), reference, (x, layer.weight))
@@ -185,15 +189,16 @@ class TestRotaryPositionalEmbedding:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("mode", ["eager", "compiled"])
-def test_rms_norm_under_autocast_has_a_gradient_in_fp32(mode):
+def test_rms_norm_under_autocast_has_a_gradient_in_fp32(mode, device):
     """The compiler traces the backward under the forward's autocast."""
     torch.manual_seed(0)
-    layer, x = RMSNorm(256), torch.randn(32, 256, requires_grad=True)
+    layer, x = RMSNorm(256).to(device), torch.randn(32, 256, device=device, requires_grad=True)
     layer.weight.data.normal_()
-    upstream = torch.randn(32, 256)
+    upstream = torch.randn(32, 256, device=device)
     forward = layer if mode == "eager" else torch.compile(layer, backend="aot_eager")
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(device, dtype=torch.bfloat16):
         out = forward(x)
     found = torch.autograd.grad(out, (x, layer.weight), upstream)
     precise, gain = x.detach().double().requires_grad_(), layer.weight.detach().double()

@@ -9,7 +9,7 @@ import pytest
 
 from lmray.cli.main import main
 from lmray.config import Run, override
-from lmray.presets import base_owt, base_ts, tiny
+from lmray.presets import a_owt_tied, a_ts, base_owt, base_ts, tiny
 from lmray.runs.board import board, expected, nearest_preset
 from lmray.runs.run_directory import MetricsWriter, RunDirectory
 
@@ -68,6 +68,10 @@ def test_runs_are_ranked_by_loss_within_their_dataset_and_datasets_by_bits_per_b
         (base_owt, {}, "openwebtext", 3.80),
         (base_owt, {**BOARD, "budget.tokens": 10**10}, "openwebtext", 3.08),
         (base_owt, {**BOARD, "budget.seconds": 60.0}, "openwebtext", None),
+        (a_ts, {}, "tinystories", 1.32),
+        (a_ts, {"model.d_ff": "auto"}, "tinystories", None),
+        (a_owt_tied, {"optim.lr": 3e-3}, "openwebtext", 3.70),
+        (a_owt_tied, {"model.tied_embeddings": False}, "openwebtext", None),
         (tiny, {}, "tiny", None),
     ],
 )

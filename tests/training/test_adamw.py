@@ -10,14 +10,15 @@ from torch import nn
 from lmray.errors import UsageError
 from lmray.native import tensors
 from lmray.training import AdamW
+from tests.devices import DEVICES
 
 SETTINGS = {"lr": 3e-2, "betas": (0.8, 0.95), "eps": 1e-7, "weight_decay": 0.1}
 
 
-def parameters(dtype=torch.float64, *shapes):
+def parameters(dtype=torch.float64, *shapes, device="cpu"):
     generator = torch.Generator().manual_seed(0)
     return [
-        nn.Parameter(torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype))
+        nn.Parameter(torch.randn(shape, generator=generator, dtype=torch.float64).to(device, dtype))
         for shape in shapes or [(7, 5), (5,), ()]
     ]
 
@@ -30,12 +31,13 @@ def run(params, optimizer, steps, *, start=0):
         optimizer.step()
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_equals_torch_bit_for_bit_over_100_steps(dtype, monkeypatch):
+def test_equals_torch_bit_for_bit_over_100_steps(dtype, device, monkeypatch):
     """In fp32 without the kernel: torch's roots on a CPU are not correctly rounded, its are."""
     if dtype == torch.float32:
         monkeypatch.setattr(tensors, "usable", lambda *_given: False)
-    ours, theirs = parameters(dtype), parameters(dtype)
+    ours, theirs = (parameters(dtype, device=device) for _ in range(2))
     reference = torch.optim.AdamW(theirs, **SETTINGS, foreach=True)
     run(ours, AdamW(ours, **SETTINGS), 100)
     run(theirs, reference, 100)

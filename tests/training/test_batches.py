@@ -10,18 +10,9 @@ import torch
 from lmray.dataset import BatchSampler, open_splits
 from lmray.training import batches as module
 from lmray.training.batches import PrefetchedBatches, ResidentBatches, batches
+from tests.devices import DEVICES
 
 WAYS = [ResidentBatches, PrefetchedBatches, batches]
-DEVICES = [
-    "cpu",
-    pytest.param(
-        "cuda",
-        marks=[
-            pytest.mark.gpu,
-            pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
-        ],
-    ),
-]
 
 
 @pytest.fixture

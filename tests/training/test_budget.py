@@ -2,8 +2,10 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from lmray.accounting import step_flops
 from lmray.config import Budget, Run, override
@@ -12,6 +14,7 @@ from lmray.errors import PreflightError, UsageError
 from lmray.presets import base_ts
 from lmray.training.budget import Meter
 from lmray.training.loop import train
+from tests.devices import DEVICES
 from tests.small import small_run
 
 
@@ -71,10 +74,11 @@ def timed(small_dataset: Path, seconds: float) -> Run:
 
 
 @against_the_clock
+@pytest.mark.parametrize("device", DEVICES)
 def test_a_timed_run_ends_its_schedule_and_its_evaluation_by_the_deadline(
-    small_dataset: Path, tmp_path: Path
+    device: str, small_dataset: Path, tmp_path: Path
 ):
-    run = timed(small_dataset, 4.0)
+    run = override(timed(small_dataset, 4.0), {"execution.device": device})
     records: list[dict] = []
     begun = time.perf_counter()
     outcome = train(run, open_splits(small_dataset), tmp_path, identity={}, report=records.append)
@@ -88,6 +92,46 @@ def test_a_timed_run_ends_its_schedule_and_its_evaluation_by_the_deadline(
     progress = [r["progress"] for r in trained]
     assert progress == sorted(progress)
     assert records[-1]["scope"] == "all"
+
+
+@pytest.mark.parametrize("seconds", [2.0, "none"])
+def test_a_timed_run_is_at_most_a_step_ahead_of_a_gpu(
+    seconds: float | str, small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """One without a time limit waits for nothing."""
+    from lmray.training import loop, worker
+
+    done: list[str] = []
+
+    class Event:
+        made = 0
+
+        def __init__(self) -> None:
+            Event.made += 1
+            self.number = Event.made
+
+        def record(self) -> None:
+            done.append(f"queued {self.number}")
+
+        def synchronize(self) -> None:
+            done.append(f"waited for {self.number}")
+
+    class OnGPU(worker.Worker):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            self.waits = False
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(loop, "Worker", OnGPU)
+    run = small_run(small_dataset, budget=Budget(tokens=10 * 64, seconds=seconds))
+    outcome = train(run, open_splits(small_dataset), tmp_path, identity={}, report=[].append)
+    assert outcome.status == "done"
+    if seconds == "none":
+        assert done == []
+        return
+    steps = range(2, outcome.step + 1)
+    pairs = [(f"queued {step}", f"waited for {step - 1}") for step in steps]
+    assert done == ["queued 1", *(entry for pair in pairs for entry in pair)]
 
 
 @against_the_clock

@@ -11,15 +11,17 @@ from lmray.training import chunked_loss
 from lmray.training.accumulation import Room
 from lmray.training.chunked_loss import mean_cross_entropy
 from lmray.training.evaluation import evaluate
+from tests.devices import DEVICES
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("chunk", [1, 37, 100, 1 << 24])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_loss_and_gradient_equal_torchs_on_an_fp32_copy(chunk, dtype, monkeypatch):
+def test_loss_and_gradient_equal_torchs_on_an_fp32_copy(chunk, dtype, device, monkeypatch):
     monkeypatch.setattr(chunked_loss, "_CHUNK", chunk)
     generator = torch.Generator().manual_seed(0)
-    values = (torch.randn(3, 5, 11, generator=generator) * 8).to(dtype)
-    targets = torch.randint(11, (3, 5), generator=generator)
+    values = (torch.randn(3, 5, 11, generator=generator) * 8).to(device, dtype)
+    targets = torch.randint(11, (3, 5), generator=generator).to(device)
     ours, theirs = values.clone().requires_grad_(), values.float().requires_grad_()
     loss = mean_cross_entropy(ours, targets)
     expected = functional.cross_entropy(theirs.view(-1, 11), targets.view(-1))
@@ -100,7 +102,6 @@ def test_an_evaluation_makes_no_fp32_tensor_of_the_logits_size(monkeypatch):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_fp32_logits_cost_their_gradient_and_little_more():
     logits = torch.randn(16_384, 16_384, device="cuda", requires_grad=True)  # 1 GiB
     targets = torch.randint(16_384, (16_384,), device="cuda")

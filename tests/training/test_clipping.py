@@ -7,20 +7,23 @@ import torch
 from torch import nn
 
 from lmray.training import clip_gradient_norm
+from tests.devices import DEVICES
 
 
-def parameters(scale=1.0):
+def parameters(scale=1.0, device="cpu"):
     generator = torch.Generator().manual_seed(0)
-    made = [nn.Parameter(torch.zeros(shape)) for shape in [(4, 3), (3,), ()]]
+    made = [nn.Parameter(torch.zeros(shape, device=device)) for shape in [(4, 3), (3,), ()]]
     for parameter in made:
-        parameter.grad = torch.randn(parameter.shape, generator=generator) * scale
+        drawn = torch.randn(parameter.shape, generator=generator) * scale
+        parameter.grad = drawn.to(device)
     return made
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 @pytest.mark.parametrize("limit", [0.1, 1.0, math.inf])
-def test_equals_torch(scale, limit):
-    ours, theirs = parameters(scale), parameters(scale)
+def test_equals_torch(scale, limit, device):
+    ours, theirs = (parameters(scale, device) for _ in range(2))
     norm = clip_gradient_norm(ours, limit)
     assert norm == nn.utils.clip_grad_norm_(theirs, limit)
     for mine, its in zip(ours, theirs, strict=True):
@@ -49,9 +52,11 @@ def test_a_norm_that_is_not_finite_is_told():
     assert clip_gradient_norm(params, 1.0).isnan()
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_the_norm_of_low_precision_gradients_is_not_rounded_to_it(dtype):
-    params = [nn.Parameter(torch.zeros(100, 10, dtype=dtype)), nn.Parameter(torch.zeros(7))]
+def test_the_norm_of_low_precision_gradients_is_not_rounded_to_it(dtype, device):
+    zeros = (torch.zeros(100, 10, dtype=dtype), torch.zeros(7))
+    params = [nn.Parameter(tensor.to(device)) for tensor in zeros]
     for parameter in params:
         parameter.grad = torch.randn_like(parameter)
     exact = torch.cat([p.grad.double().flatten() for p in params]).norm().item()

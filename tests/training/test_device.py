@@ -92,16 +92,26 @@ def test_on_a_cpu_every_switch_runs_and_gives_the_curve_it_has_anyway(
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore::UserWarning:torch")
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "bf16_weights"])
-@pytest.mark.parametrize("attention", ["sdpa", "math"])
+@pytest.mark.parametrize(
+    "other",
+    [
+        {},
+        {"model.attention": "math"},
+        {"optim.name": "muon"},
+        {"optim.name": "normuon", "model.value_embeddings": True},
+        {"execution.compile": "default"},
+    ],
+    ids=str,
+)
 def test_on_a_gpu_a_resumed_run_is_the_straight_one(
-    precision: str, attention: str, small_dataset: Path, tmp_path: Path
+    precision: str, other: dict, small_dataset: Path, tmp_path: Path
 ):
     """Large enough, and with ids that repeat in a batch, for sums to be split and raced."""
     model = Model(vocab_size=300, context_length=128, num_layers=2, d_model=128, num_heads=4)
     changes = {
-        "model.attention": attention,
+        **other,
         "optim.precision": precision,
         "data.batch_size": 32,
         "budget.tokens": 12 * 32 * 128,

@@ -1,5 +1,6 @@
 """Validation against a naive loop over windows."""
 
+import copy
 import math
 import sys
 
@@ -15,6 +16,7 @@ from lmray.config import Model
 from lmray.model import TransformerLM
 from lmray.training.accumulation import Room
 from lmray.training.evaluation import evaluate, intervals
+from tests.devices import DEVICES
 
 T, V = 8, 32
 
@@ -59,11 +61,13 @@ def score(model, dataset, **changes):
     return evaluate(model, dataset, **{**settings, "room": Room("auto"), **changes})
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("length", [T + 1, T + 2, 2 * T, 2 * T + 1, 100, 101, 12 * T + 1])
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
-def test_the_whole_split_scores_every_target_once(length, batch_size):
+def test_the_whole_split_scores_every_target_once(length, batch_size, device):
     model, dataset = lm(), Tokens(length)
-    found = score(model, dataset, batch_size=batch_size)
+    moved = copy.deepcopy(model).to(device)
+    found = score(moved, dataset, batch_size=batch_size, device=device)
     nats, text_bytes = naive(model, dataset, length - 1)
     assert found.tokens == length - 1
     assert found.bytes == text_bytes

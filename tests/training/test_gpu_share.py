@@ -35,11 +35,7 @@ SHARES = st.floats(1e-4, 1) | st.integers(1, 10_000).map(lambda count: 1 / count
 
 def on_a_gpu(test: Callable[..., None]) -> Callable[..., None]:
     """Marks a test that needs a GPU of which it has all the memory again afterwards."""
-    missing = not torch.cuda.is_available()
-    marks = (pytest.mark.skipif(missing, reason="needs a GPU"), pytest.mark.gpu)
-    for mark in (*marks, pytest.mark.usefixtures("whole_again")):
-        test = mark(test)
-    return test
+    return pytest.mark.gpu(pytest.mark.usefixtures("whole_again")(test))
 
 
 @given(SHARES)

@@ -14,6 +14,7 @@ from lmray.model import TransformerLM, cross_entropy
 from lmray.training import checkpoint
 from lmray.training.device import resolve_device
 from lmray.training.loop import evaluates_after, train
+from tests.devices import DEVICES
 from tests.small import small_run
 
 IDENTITY = {"experiment": "test"}
@@ -97,9 +98,13 @@ def test_same_seed_same_curve_other_seed_another(small_dataset: Path, tmp_path: 
     assert losses(first)[0] != losses(other)[0]
 
 
-def test_divergence_is_an_outcome_and_its_step_is_not_taken(small_dataset: Path, tmp_path: Path):
+@pytest.mark.parametrize("device", DEVICES)
+def test_divergence_is_an_outcome_and_its_step_is_not_taken(
+    device: str, small_dataset: Path, tmp_path: Path
+):
     run = small_run(small_dataset, optim=Optim(lr=1.0, clip_norm="none", warmup_fraction=0.0))
-    run = override(run, {"budget.tokens": 3000 * 64, "model.num_layers": 3})
+    changes = {"budget.tokens": 3000 * 64, "model.num_layers": 3, "execution.device": device}
+    run = override(run, changes)
     outcome, records = run_loop(run, small_dataset, tmp_path)
     assert outcome.status == "diverged"
     last = records[-1]
@@ -109,20 +114,22 @@ def test_divergence_is_an_outcome_and_its_step_is_not_taken(small_dataset: Path,
     assert all(path.name != f"step-{outcome.step:08d}" for path in tmp_path.iterdir())
 
 
-def test_a_planted_nan_diverges_before_it_reaches_the_weights(
-    small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_planted_nan_diverges_before_it_reaches_a_checkpoint(
+    device: str, small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from lmray.training import worker
+    from lmray.training import compiling
 
-    true_loss = worker.mean_cross_entropy
+    true_loss = compiling.mean_cross_entropy
     calls = []
 
     def poisoned(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         calls.append(1)
         return true_loss(logits, targets) * (math.nan if len(calls) == 6 else 1.0)
 
-    monkeypatch.setattr(worker, "mean_cross_entropy", poisoned)
-    outcome, records = run_loop(small_run(small_dataset), small_dataset, tmp_path)
+    monkeypatch.setattr(compiling, "mean_cross_entropy", poisoned)
+    run = override(small_run(small_dataset), {"execution.device": device})
+    outcome, records = run_loop(run, small_dataset, tmp_path)
     assert (outcome.status, outcome.step) == ("diverged", 6)
     assert records[-1]["loss"] is None
     assert checkpoint.newest_first(tmp_path)[0].name == "step-00000004"
@@ -283,7 +290,6 @@ def test_cuda_without_a_gpu_is_refused():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_the_gpu_follows_the_cpus_curve(small_dataset: Path, tmp_path: Path):
     run = small_run(small_dataset)
     _, on_cpu = run_loop(run, small_dataset, tmp_path / "cpu")

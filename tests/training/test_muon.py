@@ -9,14 +9,15 @@ from torch import nn
 from lmray.errors import UsageError
 from lmray.training import Muon
 from lmray.training.optimizers import muon
+from tests.devices import DEVICES
 
 SHAPES = [(12, 8), (8, 12), (12, 8), (6, 6)]
 
 
-def matrices(dtype=torch.float32):
+def matrices(dtype=torch.float32, device="cpu"):
     generator = torch.Generator().manual_seed(0)
     made = [torch.randn(shape, generator=generator, dtype=dtype) for shape in SHAPES]
-    return [nn.Parameter(matrix) for matrix in made]
+    return [nn.Parameter(matrix.to(device)) for matrix in made]
 
 
 def run(params, optimizer, steps):
@@ -42,10 +43,11 @@ def test_the_orthogonal_part_has_the_directions_of_the_svd(rows, columns, scale,
     assert inner.diagonal().max() < 1.25
 
 
-def test_equals_torch_in_the_bf16_that_torch_iterates_in(monkeypatch):
+@pytest.mark.parametrize("device", DEVICES)
+def test_equals_torch_in_the_bf16_that_torch_iterates_in(device, monkeypatch):
     true = muon.orthogonalised
     monkeypatch.setattr(muon, "orthogonalised", lambda x: true(x, torch.bfloat16))
-    ours, theirs = matrices(), matrices()
+    ours, theirs = (matrices(device=device) for _ in range(2))
     options = {"lr": 0.02, "momentum": 0.9, "weight_decay": 0.1}
     run(ours, Muon(ours, **options), 20)
     run(theirs, torch.optim.Muon(theirs, **options), 20)

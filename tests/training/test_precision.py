@@ -12,7 +12,7 @@ from lmray.config import Execution, override
 from lmray.dataset import open_splits
 from lmray.errors import PreflightError
 from lmray.training import checkpoint
-from lmray.training.compiling import _MODES
+from lmray.training.compiling import _MODES, refuse_without_compiler
 from lmray.training.loop import train
 from tests.small import small_run
 
@@ -89,6 +89,17 @@ def test_compiling_without_a_compiler_is_refused(small_dataset: Path, tmp_path: 
         go(small_dataset, tmp_path, {"execution.compile": "default"})
 
 
+def test_compiling_for_a_gpu_without_a_compiler_of_c_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    with pytest.raises(PreflightError, match=r"compile=default needs a C compiler .*install gcc"):
+        refuse_without_compiler("default", torch.device("cuda"))
+    monkeypatch.setenv("CC", "cc")
+    refuse_without_compiler("default", torch.device("cuda"))
+
+
 def test_records_tell_what_a_step_changed_and_cost(small_dataset: Path, tmp_path: Path):
     changes = {"execution.log_interval_steps": 5, "optim.weight_decay": 0.0}
     trained = [r for r in go(small_dataset, tmp_path, changes) if r["kind"] == "train"]
@@ -124,7 +135,6 @@ def test_parts_of_every_size_are_compiled_before_the_first_step(
 
 ON_A_GPU = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore::UserWarning:torch"),
     pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning"),
 ]

@@ -14,7 +14,7 @@ import torch
 from lmray.accounting import step_flops
 from lmray.config import Run, override
 from lmray.errors import PreflightError
-from lmray.training import checkpoint, loop, worker
+from lmray.training import checkpoint, compiling, loop
 from lmray.training.budget import Meter
 from lmray.training.worker import Worker
 from tests.small import small_run
@@ -74,13 +74,13 @@ def test_interrupted_within_a_ramp_and_continued_is_bit_equal(small_dataset: Pat
 def test_a_loss_that_is_lost_within_a_ramp_ends_the_run_before_the_step(
     factor: float, small_dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    true_loss, calls = worker.mean_cross_entropy, []
+    true_loss, calls = compiling.mean_cross_entropy, []
 
     def poisoned(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         calls.append(1)
         return true_loss(logits, targets) * (factor if len(calls) == 19 else 1.0)
 
-    monkeypatch.setattr(worker, "mean_cross_entropy", poisoned)
+    monkeypatch.setattr(compiling, "mean_cross_entropy", poisoned)
     outcome, records = run_loop(ramped(small_dataset), small_dataset, tmp_path)
     assert (outcome.status, outcome.step, outcome.tokens) == ("diverged", 19, 256 + 3 * 32)
     assert (records[-1]["sequences"], records[-1]["length"]) == (4, 8)

@@ -12,6 +12,7 @@ from lmray.training.sharpness import (
     preconditioned,
     stability_limit,
 )
+from tests.devices import DEVICES
 
 
 def symmetric(eigenvalues: list[float], seed: int) -> Tensor:
@@ -69,20 +70,20 @@ def test_a_product_with_the_hessian_is_the_whole_hessians():
     assert first.grad is None
 
 
-def test_a_transformers_sharpness_is_that_of_its_whole_hessian():
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_transformers_sharpness_is_that_of_its_whole_hessian(device: str):
     torch.manual_seed(0)
     config = Model(vocab_size=7, context_length=4, num_layers=1, d_model=4, num_heads=1, d_ff=4)
-    model = TransformerLM.from_config(config).double()
-    ids = torch.randint(7, (3, 5))
+    model = TransformerLM.from_config(config).double().to(device)
+    ids = torch.randint(7, (3, 5)).to(device)
     parameters = list(model.parameters())
 
     def loss() -> Tensor:
         return cross_entropy(model(ids[:, :-1]), ids[:, 1:])
 
     product = hessian(loss, parameters)
-    whole = torch.stack(
-        [product(row) for row in torch.eye(sum(p.numel() for p in parameters)).double()]
-    )
+    unit = torch.eye(sum(p.numel() for p in parameters)).to(ids.device, torch.float64)
+    whole = torch.stack([product(row) for row in unit])
     torch.testing.assert_close(whole, whole.T, rtol=1e-4, atol=1e-6)
     eigenvalues, vectors = torch.linalg.eigh((whole + whole.T) / 2)
     found = largest_eigenvalue(product, whole[0], products=500, tolerance=1e-4, seed=0)
