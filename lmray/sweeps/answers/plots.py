@@ -150,11 +150,12 @@ def against(sweep: Sweep, key: str, path: Path, fits: Sequence[tuple[Level, Opti
             height = [0.97] * len(diverged)
             look: Any = {"color": "#b3361e", "markersize": 8, "transform": top}
             axes.plot(diverged, height, "X", label="diverged", **look)
-        if sweep.best is not None:
-            best = sweep.best.trial.value(key)
+        winner = sweep.best_combination
+        if winner is not None:
+            best = winner.rows[0].trial.value(key)
             axes.axvline(best, color="#999999", linewidth=0.8, linestyle=":")
             axes.annotate(
-                f"best {best:g}: {sweep.best.loss:.3f}",
+                f"best {best:g}: {winner.loss.mean:.3f}",
                 (best, 0.02),
                 xycoords=axes.get_xaxis_transform(),
                 xytext=(5, 0),

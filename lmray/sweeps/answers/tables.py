@@ -68,9 +68,14 @@ class Sweep:
     """In the order of the space's axes and seeds."""
 
     @property
+    def best_combination(self) -> "Summary | None":
+        """That of the lowest mean over seeds; None while no trial is done."""
+        return best_of(summaries(self.compared))
+
+    @property
     def best(self) -> Row | None:
         """The done trial of lowest loss of the best combination; None while there is none."""
-        group = best_of(summaries(self.compared))
+        group = self.best_combination
         done = [row for row in group.rows if row.status == "done"] if group else []
         return min(done, key=lambda row: row.loss, default=None)
 

@@ -2,8 +2,10 @@ import csv
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lmray.accounting import num_parameters
@@ -153,6 +155,26 @@ def test_seeds_are_summed_up_by_mean_spread_and_count(tmp_path: Path):
     assert f"| 0.001 | 2.6000 | 0.1000 | {interval} | 3 of 3 | {over} |" in text
     assert "| 0.0001 | - | - | - | 0 of 3 | - |" in text
     assert f"Against lr=0.001: -0.6000 ± {margin:.4f} (n = 3), outside the noise" in text
+
+
+def test_the_picture_notes_the_mean_that_the_answer_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """And not the luckiest seed."""
+    notes: list[str] = []
+    true = Axes.annotate
+
+    def noted(axes: Axes, text: str, *given: Any, **more: Any) -> Any:
+        notes.append(text)
+        return true(axes, text, *given, **more)
+
+    monkeypatch.setattr(Axes, "annotate", noted)
+    losses = {(1e-3, s): 2.5 + s / 10 for s in range(3)} | {(1e-2, s): 2.9 for s in range(3)}
+    directory, runs = planted(tmp_path, losses)
+    sweep = read_sweep(directory, runs)
+    write_report(sweep, runs)
+    assert "a validation loss of 2.6000 nats/token" in answer(sweep)
+    assert "best 0.001: 2.600" in notes
 
 
 def test_the_html_report_needs_no_other_file(tmp_path: Path):
