@@ -166,14 +166,17 @@ class MultiHeadSelfAttention(nn.Module):
         mask: Bool[Tensor, "... 1 T S"] | None,
     ) -> Float[Tensor, "... H T K"]:
         """Without a mask S is T and attention is causal."""
-        if self.attention == "sdpa":
-            if mask is None and computes(q, k, v):
-                return causal_attention(q, k, v)
+        fused = self.attention == "sdpa"
+        if fused and mask is None and computes(q, k, v):
+            return causal_attention(q, k, v)
+        # Of a GPU's fused kernels the one for fp32 has no groups; without it scores are T by T.
+        shares = fused and not (q.is_cuda and q.dtype == torch.float32)
+        if self.group > 1 and not shares:
+            k, v = (part.repeat_interleave(self.group, dim=-3) for part in (k, v))
+        if fused:
             return functional.scaled_dot_product_attention(
-                q, k, v, mask, is_causal=mask is None, enable_gqa=self.group > 1
+                q, k, v, mask, is_causal=mask is None, enable_gqa=k.shape[-3] < q.shape[-3]
             )
         if mask is None:
             mask = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()
-        if self.group > 1:
-            k, v = (part.repeat_interleave(self.group, dim=-3) for part in (k, v))
         return scaled_dot_product_attention(q, k, v, mask)

@@ -1,28 +1,14 @@
 """The loss that is compiled for a GPU, on a CPU as well, against the one that is not."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch import Tensor
 
 from lmray.training.compiling import mean_loss, mean_loss_to_compile
-from tests.devices import DEVICES
+from tests.devices import DEVICES, largest_or_peak
 
 ROWS, VOCAB_SIZE = 1024, 8192
 FP32_LOGITS = ROWS * VOCAB_SIZE * 4
-
-
-def largest_or_peak(step: Callable[[], None], device: str) -> int:
-    """Bytes: the largest tensor that a CPU made, or all that a GPU had at once."""
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step()
-        return torch.cuda.max_memory_allocated() - before
-    with torch.profiler.profile(profile_memory=True, acc_events=True) as profile:
-        step()
-    return max(event.self_cpu_memory_usage for event in profile.events())
 
 
 @pytest.mark.slow
