@@ -5,21 +5,19 @@ every other Ray of the machine along, and reads an example that Ray 2.60's wheel
 """
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
-from tests.distributed.job_cluster import free_ports, marked
+from tests.distributed.job_cluster import free_ports, kill_marked
 
 MOST = 4
 """More than are asked for: a trial that ends may be waited for a moment longer."""
@@ -62,12 +60,8 @@ def growing(workers: list[dict[str, int]], environment: dict[str, str]) -> Itera
                     time.sleep(0.2)
                 yield address
             finally:
-                while left := marked(mark):
-                    for process in left:
-                        with suppress(ProcessLookupError):
-                            os.kill(process, signal.SIGKILL)
-                    head.poll()
-                    time.sleep(0.1)
+                kill_marked(mark)
+                head.wait()
 
 
 def _config(workers: list[dict[str, int]], address: str) -> dict[str, Any]:

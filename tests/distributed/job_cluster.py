@@ -102,9 +102,7 @@ def job_cluster() -> Iterator[JobCluster]:
             process.terminate()
             with suppress(subprocess.TimeoutExpired):  # one of whose parts has died may hang
                 process.wait(60)
-            for pid in marked(mark):  # also of the node that it started
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            kill_marked(mark)  # also of the node that it started
             process.wait()
 
 
@@ -151,6 +149,15 @@ def free_ports(count: int) -> list[int]:
         for each in sockets:
             each.bind(("127.0.0.1", 0))
         return [each.getsockname()[1] for each in sockets]
+
+
+def kill_marked(mark: str) -> None:
+    """Returns once none of `marked` is left, for what is dying writes on into its folder."""
+    while left := marked(mark):
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.1)
 
 
 def marked(mark: str) -> list[int]:
