@@ -2,11 +2,13 @@
 
 import random
 from pathlib import Path
+from typing import Any
 
 from lmray.config import Budget, Data, Evaluation, Execution, Model, Optim, Run
 from lmray.corpus import Corpus
-from lmray.dataset import build
+from lmray.dataset import build, open_splits
 from lmray.tokenizer import Tokenizer, save_tokenizer, train_bpe
+from lmray.training.loop import train
 
 END = "<|endoftext|>"
 VOCAB_SIZE = 300
@@ -68,3 +70,17 @@ def small_run(tokens: Path, **changes: object) -> Run:
         ),
     }
     return Run.model_validate({**sections, **changes})
+
+
+def trained(run: Run, directory: Path, *, stop_after: int = 0) -> list[dict[str, Any]]:
+    """The records of a training in `directory`, interrupted after so many steps."""
+    records: list[dict[str, Any]] = []
+    train(
+        run,
+        open_splits(run.data.tokens),
+        directory,
+        identity={},
+        report=records.append,
+        interrupted=lambda: bool(stop_after) and records[-1]["step"] >= stop_after,
+    )
+    return records

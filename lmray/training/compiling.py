@@ -35,15 +35,14 @@ MeanLoss = Callable[[Int[Tensor, "B T"], Int[Tensor, "B T"]], Float[Tensor, ""]]
 
 
 def mean_loss(model: Model) -> MeanLoss:
-    """Of the model as it is and the loss that is best without a compiler."""
+    """That of a model of any kind, in nats, by the loss that is best without a compiler."""
     return lambda ids, targets: mean_cross_entropy(model(ids), targets)
 
 
 def mean_loss_to_compile(model: Model) -> MeanLoss:
-    """The same in operators that torch's compiler knows: it makes nothing in fp32 of the logits.
+    """The same in torch's own operators, of which its compiler makes one pass for the loss.
 
-    A pass over the logits for the loss and one for their gradient are left, where the loss in
-    chunks takes some ten.
+    And one for the gradient; nothing in fp32 of the logits' size is left between them.
     """
 
     def loss(ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"]) -> Float[Tensor, ""]:

@@ -85,7 +85,7 @@ def test_the_fused_kernels_of_training_are_math_in_fp64_rounded(dtype, num_kv_he
 @pytest.mark.parametrize("num_kv_heads", ["auto", 2])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_fused_kernels_make_no_scores_of_all_pairs(dtype, num_kv_heads, device):
-    length = 2048
+    length = 4096
     layer = MultiHeadSelfAttention(64, 8, attention="sdpa", num_kv_heads=num_kv_heads).to(device)
     x = torch.randn(1, length, 64, device=device)
 

@@ -8,12 +8,10 @@ import pytest
 import torch
 
 from lmray.config import Model, Run, override
-from lmray.dataset import open_splits
 from lmray.errors import PreflightError, UsageError
 from lmray.training import checkpoint
 from lmray.training.device import set_determinism
-from lmray.training.loop import train
-from tests.small import small_run
+from tests.small import small_run, trained
 
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
@@ -27,17 +25,9 @@ def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.backends.cudnn.deterministic = False
 
 
-def once(run: Run, dataset: Path, directory: Path, *, stop_after: int = 0) -> list[tuple]:
+def once(run: Run, directory: Path, *, stop_after: int = 0) -> list[tuple]:
     """The losses of a training, and the checkpoint in `directory` that it leaves."""
-    records: list[dict] = []
-    train(
-        run,
-        open_splits(dataset),
-        directory,
-        identity={},
-        report=records.append,
-        interrupted=lambda: bool(stop_after) and records[-1]["step"] >= stop_after,
-    )
+    records = trained(run, directory, stop_after=stop_after)
     return [(r["kind"], r["step"], r["loss"]) for r in records if r["kind"] != "start"]
 
 
@@ -85,9 +75,9 @@ def test_on_a_cpu_every_switch_runs_and_gives_the_curve_it_has_anyway(
     switches = {f"model.{name}": True for name in ("qk_norm", "value_embeddings", "unet_skips")}
     for name, changes in (("plain", {}), ("math", {"model.attention": "math"} | switches)):
         run = override(run, changes)
-        usual = once(run, small_dataset, tmp_path / name)
+        usual = once(run, tmp_path / name)
         exact = override(run, {"execution.deterministic": True})
-        assert once(exact, small_dataset, tmp_path / f"{name}-exact") == usual
+        assert once(exact, tmp_path / f"{name}-exact") == usual
         assert files(tmp_path / f"{name}-exact") == files(tmp_path / name)
 
 
@@ -120,7 +110,7 @@ def test_on_a_gpu_a_resumed_run_is_the_straight_one(
         "execution.deterministic": True,
     }
     run = override(small_run(small_dataset, model=model, budget=Run().budget), changes)
-    straight = once(run, small_dataset, tmp_path / "straight")
-    begun = once(run, small_dataset, tmp_path / "broken", stop_after=5)
-    assert begun + once(run, small_dataset, tmp_path / "broken") == straight
+    straight = once(run, tmp_path / "straight")
+    begun = once(run, tmp_path / "broken", stop_after=5)
+    assert begun + once(run, tmp_path / "broken") == straight
     assert files(tmp_path / "broken") == files(tmp_path / "straight")

@@ -14,20 +14,11 @@ from lmray.errors import PreflightError
 from lmray.training import checkpoint
 from lmray.training.compiling import _MODES, refuse_without_compiler
 from lmray.training.loop import train
-from tests.small import small_run
+from tests.small import small_run, trained
 
 
 def go(dataset: Path, directory: Path, changes: dict[str, Any], stop_after: int = 0) -> list[dict]:
-    records: list[dict] = []
-    train(
-        override(small_run(dataset), changes),
-        open_splits(dataset),
-        directory,
-        identity={},
-        report=records.append,
-        interrupted=lambda: bool(stop_after) and records[-1]["step"] >= stop_after,
-    )
-    return records
+    return trained(override(small_run(dataset), changes), directory, stop_after=stop_after)
 
 
 def losses(records: list[dict]) -> list[float]:
