@@ -45,13 +45,16 @@ def priced(space: "Space", splits: "Splits", tokens_per_s: float, at_once: int) 
     from lmray.cli.show import err
     from lmray.sweeps.price import price
     from lmray.sweeps.speed import Measured, measured, trials_at_once
+    from lmray.training.device import device_at_hand
 
     seen = Measured(tokens_per_s, gpu_bytes=0)
     if not tokens_per_s:
         err.print("price: timing a few steps of the base here (or say --tokens-per-s)")
         seen = measured(space.base, splits.directory)
-    places = at_once or trials_at_once(space.base)
-    return price(space, len(splits.valid), at_once=places, **vars(seen))
+    execution = space.base.execution
+    places = at_once or trials_at_once(execution, space.process_memory())
+    on_cpu = execution.device != "cuda" and device_at_hand(execution.device).type == "cpu"
+    return price(space, len(splits.valid), at_once=places, on_cpu=on_cpu, **vars(seen))
 
 
 def agree(space: "Space", directory: Path, said: Agreement) -> None:

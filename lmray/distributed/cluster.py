@@ -114,7 +114,8 @@ def nodes() -> list[Node]:
     for node in ray.nodes():
         if node["Alive"]:
             has = node["Resources"]
-            found.append(Node(node["NodeManagerAddress"], has.get("CPU", 0), has.get("GPU", 0)))
+            counts = (has.get(kind, 0) for kind in ("CPU", "GPU", "memory"))
+            found.append(Node(node["NodeManagerAddress"], *counts))
     return found
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from ray import tune
 
 from lmray import remote
-from lmray.config import Execution, Run, override
+from lmray.config import Run, override
 from lmray.dataset import Splits
 from lmray.distributed.asha import AshaScheduler, Broken, Jobs, Judge
 from lmray.distributed.cluster import grows, nodes
@@ -30,7 +30,7 @@ from lmray.sweeps.decisions.audit import Auditor
 from lmray.sweeps.decisions.referee import Referee, Retry, given_up, reopen
 from lmray.sweeps.ledger import CLOSED, Event, Ledger, ignore, standing
 from lmray.sweeps.losers import close, losers, trim
-from lmray.sweeps.places import at_once, demand
+from lmray.sweeps.places import Demand, at_once, demand_at_once
 from lmray.sweeps.space import Space, Trial
 from lmray.sweeps.sweep_directory import StopFile, begin, fetch
 from lmray.sweeps.turns import Turns
@@ -58,12 +58,12 @@ def run_sweep(
     """Runs the trials of `space` that `directory`'s ledger has not closed; returns how each stands.
 
     `directory` must have been claimed and a Ray session begun. As many trials run at once as the
-    scarcer of CPUs and GPUs has room for, or as `stated` (sweeps/places.py). Trials that an earlier
-    life gave up are run again as `retry` says. It ends early, its trials with checkpoints, once the
-    directory has a stop file, which SIGTERM and Ctrl-C ask for as well, or `limit()` is true, asked
-    for whenever a place is free and every few seconds. Losers keep of their checkpoints what
-    `space.losers` says. An actor that is `named` runs one job under its trial's name, for the
-    dashboard; others run the next one, too.
+    scarcest of CPUs, GPUs and memory has room for, or as `stated` (sweeps/places.py). Trials that
+    an earlier life gave up are run again as `retry` says. It ends early, its trials with
+    checkpoints, once the directory has a stop file, which SIGTERM and Ctrl-C ask for as well, or
+    `limit()` is true, asked for whenever a place is free and every few seconds. Losers keep of
+    their checkpoints what `space.losers` says. An actor that is `named` runs one job under its
+    trial's name, for the dashboard; others run the next one, too.
 
     Raises PreflightError if there will never be room for the trials, LmrayError if trial after
     trial fails alike.
@@ -86,7 +86,7 @@ def run_sweep(
     reopen(space.asha, budget, ledger, runs, retry)
     stands, lost = standing(ledger.events()), given_up(space.asha, budget, ledger.events())
     if any(stands.get(trial.id) not in CLOSED and trial.id not in lost for trial in turns):
-        places = at_once(space.base.execution, nodes(), stated=stated, grows=grows)
+        places = _places(space, stated)
         seeds = len(space.seeds)
         referee = Referee(space.asha, budget, ledger, turns, places=places, seeds=seeds, stop=stop)
         asked = _Asked(splits, directory, runs, referee.levels, turns.trials)
@@ -125,12 +125,17 @@ def run_audit(
     ledger = Ledger(directory / "ledger.jsonl", observe)
     auditor = Auditor(ledger, chosen)
     if auditor.jobs:
-        places = at_once(space.base.execution, nodes(), stated=stated, grows=grows)
+        places = _places(space, stated)
         trials = space.trials(splits.digest)
         asked = _Asked(splits, directory, runs, (), lambda: trials)
         asked_to = StopFile.of(directory)
         with _told(asked_to):
             _drive(auditor, asked, space=space, places=places, stop=asked_to, named=named)
+
+
+def _places(space: Space, stated: int) -> int:
+    execution, memory = space.base.execution, space.process_memory()
+    return at_once(execution, nodes(), memory=memory, stated=stated, grows=grows)
 
 
 def _told(asked_to: StopFile) -> AbstractContextManager[None]:
@@ -195,7 +200,7 @@ def _drive(
     scheduler = AshaScheduler(judge, asked.directory, asked.runs, timeout_s=space.asha.timeout_s)
     with tempfile.TemporaryDirectory(prefix="lmray-tune-") as scratch:
         tuner = tune.Tuner(
-            tune.with_resources(NamedJob if named else job, _resources(execution)),
+            tune.with_resources(NamedJob if named else job, _resources(space, places)),
             tune_config=tune.TuneConfig(
                 search_alg=Jobs(judge, asked, stop, after, scheduler.look),
                 scheduler=scheduler,
@@ -231,9 +236,10 @@ def _job_name(trial: Any) -> str:
     return f"{trial.config['trial']['id']}_{trial.trial_id}"
 
 
-def _resources(execution: Execution) -> dict[str, float]:
+def _resources(space: Space, places: int) -> Demand:
     """What Ray sets aside for a trial; one with workers of its own only drives them."""
+    execution, memory = space.base.execution, space.process_memory()
     if execution.workers > 1:
         # Ray accepts no demand of zero CPUs alone; a byte of memory is always to be had.
         return {"CPU": 0, "memory": 1}
-    return demand(execution, nodes())
+    return demand_at_once(execution, nodes(), memory, processes=places)

@@ -31,6 +31,20 @@ def memory_needed(run: Run) -> int:
     return training_memory(run.model).total(batch)
 
 
+PROCESS_BYTES = GB
+"""Set aside for what a training's process holds beside its tensors: torch, Ray and their threads,
+0.7 to 0.85 GB."""
+
+
+def process_memory(run: Run) -> int:
+    """Bytes that a worker's process holds on a CPU, an upper estimate.
+
+    Half again of `memory_needed`: what accounting does not list took 0.1 to 0.3 of it, and nearly
+    half where the vocabulary is large (docs/sweeps.md).
+    """
+    return PROCESS_BYTES + memory_needed(run) * 3 // 2
+
+
 def memory_refusal(run: Run, memory_gb: float) -> str:
     """Why a device of `memory_gb` GB, or execution.gpu_share of it, has no room for the run.
 

@@ -1,4 +1,4 @@
-"""How many trials run at once: as many as the scarcer of CPUs and GPUs has room for, or as stated.
+"""How many trials run at once: as the scarcest of CPUs, GPUs and memory has room for, or as stated.
 
 A cluster that grows has nodes only once something waits for them: how many trials may wait, and
 for what, has to be said then, for the nodes that live do not tell.
@@ -23,42 +23,54 @@ class Node:
     name: str
     cpus: float
     gpus: float
+    memory: float
+    """Bytes."""
 
 
-def demand(execution: Execution, nodes: Sequence[Node]) -> dict[str, float]:
-    """What each of a trial's processes takes, in Ray's words: a CPU, and its share of a GPU.
+Demand = dict[str, float]
+"""What a process takes, in Ray's words: "CPU", "GPU", and "memory" in bytes."""
 
-    With execution.device=auto a GPU is asked for where any of the nodes has one.
+
+def demand(execution: Execution, nodes: Sequence[Node], memory: int = 0) -> Demand:
+    """What each of a trial's processes takes: a CPU, and its share of a GPU or `memory` on a CPU.
+
+    With execution.device=auto a GPU is asked for where any of the nodes has one. Memory is an
+    estimate, 0 to leave it out: a process for which no node has enough gets one to itself.
     """
     on_gpu = {"cpu": False, "cuda": True, "auto": any(node.gpus for node in nodes)}
-    share = {"GPU": parts(execution.gpu_share) / PARTS} if on_gpu[execution.device] else {}
-    return {"CPU": 1, **share}
+    if on_gpu[execution.device]:
+        return {"CPU": 1, "GPU": parts(execution.gpu_share) / PARTS}
+    largest = max((int(node.memory) for node in nodes if node.cpus >= 1), default=0)
+    asked = memory if memory <= largest else largest // 2 + 1
+    return {"CPU": 1, "memory": asked} if asked and largest else {"CPU": 1}
 
 
-def room(execution: Execution, nodes: Sequence[Node]) -> int:
-    """Processes of trials that the nodes have room for at a time."""
-    asked = demand(execution, nodes)
-    return sum(_limit(node, asked)[0] for node in nodes)
+def room(asked: Demand, nodes: Sequence[Node]) -> int:
+    """Processes that the nodes have room for at a time."""
+    return sum(_fitting(node, asked) for node in nodes)
 
 
 def at_once(
     execution: Execution,
     nodes: Sequence[Node],
     *,
+    memory: int = 0,
     stated: int = 0,
     grows: Callable[[], bool] = never,
 ) -> int:
     """Trials that may run at a time: `stated`, or 0 for as many as the nodes have room for.
 
-    More than they have room for may be stated where the cluster `grows()`: the others wait for its
-    next nodes, which come because they wait.
+    Where none are stated, they are no more than as many as have `memory` bytes a process on a CPU,
+    or one, for that is an estimate. More than the nodes have room for may be stated where the
+    cluster `grows()`: the others wait for its next nodes, which come because they wait.
 
     Raises PreflightError if Ray would wait for ever, naming what each node has too little of, or if
     it does not show what the next nodes are to have.
     """
-    found = room(execution, nodes) // execution.workers
+    found = room(demand(execution, nodes), nodes) // execution.workers
     if found and stated <= found:
-        return stated or found
+        in_memory = room(demand(execution, nodes, memory), nodes) // execution.workers
+        return stated or max(1, in_memory)
     to_come = grows()
     if not stated or not to_come:
         raise _refusal(execution, nodes, stated if found else 0, to_come=to_come)
@@ -69,6 +81,18 @@ def at_once(
             f"execution.device=cuda or execution.device=cpu"
         )
     return stated
+
+
+def demand_at_once(
+    execution: Execution, nodes: Sequence[Node], memory: int, *, processes: int
+) -> Demand:
+    """As `demand`, of that many processes at a time.
+
+    Without memory where it has no room for them: they were stated, or wait for nodes whose memory
+    Ray need not know, and it makes none for who asks for some.
+    """
+    asked = demand(execution, nodes, memory)
+    return asked if processes <= room(asked, nodes) else demand(execution, nodes)
 
 
 def _refusal(
@@ -88,7 +112,7 @@ def _refusal(
     remedies.append(last if to_come else "add nodes")
     return PreflightError(
         f"{given}execution.workers={execution.workers}, but Ray has room for "
-        f"{room(execution, nodes)} at {each} each ({', '.join(shown[:_SHOWN] + more)}); "
+        f"{room(asked, nodes)} at {each} each ({', '.join(shown[:_SHOWN] + more)}); "
         f"{_either(remedies)}"
     )
 
@@ -99,8 +123,14 @@ def _either(remedies: Sequence[str]) -> str:
     return f"{', '.join(others)} or {last}" if others else last
 
 
-def _limit(node: Node, asked: dict[str, float]) -> tuple[int, str]:
-    """Processes that the node has room for, and what it has too little of for more, in words."""
+def _fitting(node: Node, asked: Demand) -> int:
+    """Processes that the node has room for."""
+    fit, _ = _limit(node, asked)
+    return min(fit, int(node.memory // asked["memory"])) if "memory" in asked else fit
+
+
+def _limit(node: Node, asked: Demand) -> tuple[int, str]:
+    """Processes by CPUs and GPUs, and what the node has too little of for more, in words."""
     by_cpus = int(node.cpus), f"{node.name} has {node.cpus:g} CPUs"
     if "GPU" not in asked:
         return by_cpus

@@ -36,7 +36,7 @@ class Price:
     hours: float
     """Wall time; each trial's speed is the base's by the ratio of their operations a token."""
     memory_bytes: int
-    """Of the largest trial, by lmray.accounting."""
+    """Of the largest trial: its process's on a CPU, else by lmray.accounting."""
     disk_bytes: int
     """Of the checkpoints that all trials keep if none is stopped or diverges: what losers leave of
     theirs is less, and no part of it."""
@@ -69,12 +69,18 @@ def _gb(count: float) -> str:
 
 
 def price(
-    space: Space, valid_tokens: int, *, tokens_per_s: float, at_once: int, gpu_bytes: int = 0
+    space: Space,
+    valid_tokens: int,
+    *,
+    tokens_per_s: float,
+    at_once: int,
+    gpu_bytes: int = 0,
+    on_cpu: bool = False,
 ) -> Price:
     """The price of all of a space's combinations; a search's later ones cost what its first do.
 
     `valid_tokens` are those of the validation split, `gpu_bytes` what the base was seen to take of
-    a GPU, 0 if it was not looked at.
+    a GPU, 0 if it was not looked at, `on_cpu` whether the trials train on a CPU.
     """
     runs = list({run.model_dump_json(): run for _, run in space.runs()}.values())
     unknown = space.most_combinations() - len(space.combinations())
@@ -92,7 +98,7 @@ def price(
         work += share * per_token * trained
         tokens += share * trained
     disk = sum(kept_bytes(run) for run in runs)
-    memory = max(memory_needed(run) for run in runs)
+    needed = max(memory_needed(run) for run in runs)
     return Price(
         trials=round(scale * len(runs)),
         tokens=round(scale * tokens),
@@ -100,10 +106,10 @@ def price(
         tokens_per_s=tokens_per_s,
         at_once=at_once,
         hours=scale * seconds / at_once / 3600,
-        memory_bytes=memory,
+        memory_bytes=space.process_memory() if on_cpu else needed,
         disk_bytes=round(scale * disk),
         loser_bytes=max(loser_bytes(run, space.losers) for run in runs),
-        gpu_bytes=gpu_bytes * memory // memory_needed(space.base),
+        gpu_bytes=gpu_bytes * needed // memory_needed(space.base),
     )
 
 

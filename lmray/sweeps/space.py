@@ -11,7 +11,7 @@ from lmray.refusal import unknown_key
 from lmray.sweeps import axes as axis
 from lmray.sweeps.axes import Axes, Combination
 from lmray.sweeps.axes_plain import from_plain, to_plain
-from lmray.sweeps.constraints import Refusal, memory_refusal, nothing_refused
+from lmray.sweeps.constraints import Refusal, memory_refusal, nothing_refused, process_memory
 from lmray.sweeps.decisions.asha import TO_THE_END, Asha
 from lmray.sweeps.ledger import Event
 from lmray.sweeps.losers import Keep
@@ -228,6 +228,10 @@ class Space:
             own[trial.changes["seed"]] = trial
         told = [[own[seed] for seed in self.seeds] for own in groups.values()]
         return outcomes([(own[0].combination, [t.id for t in own]) for own in told], events)
+
+    def process_memory(self) -> int:
+        """Bytes that a process of the largest trial holds on a CPU, of those that are known."""
+        return max(process_memory(run) for _, run in self.runs())
 
     def most_combinations(self) -> int:
         """Combinations that may be tried, those of a search's later choice among them."""

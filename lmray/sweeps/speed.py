@@ -8,15 +8,18 @@ from pathlib import Path
 
 import torch
 
-from lmray.config import Run, override
+from lmray.config import Execution, Run, override
 from lmray.dataset import open_splits
 from lmray.errors import PreflightError
-from lmray.machine import available_cores
-from lmray.sweeps.places import Node, room
+from lmray.machine import available_cores, total_memory
+from lmray.sweeps.places import Node, demand, room
 from lmray.training.device import resolve_device
 from lmray.training.worker import Worker
 
 _SECONDS = 2.0
+_OBJECT_STORE = 0.3
+"""Of a machine's memory, which Ray keeps for its object store and gives to no trial."""
+
 _CPU_BATCH = 16
 """Sequences are as fast by the dozen on a CPU, and a step of many takes minutes there."""
 
@@ -31,13 +34,14 @@ class Measured:
     """The most that torch held of a GPU's memory, CUDA's context aside; 0 on a CPU."""
 
 
-def trials_at_once(run: Run) -> int:
-    """Trials of `run` that this machine has room for at a time, by its cores and GPUs; at least 1.
+def trials_at_once(execution: Execution, memory: int) -> int:
+    """Trials that this machine has room for, with `memory` bytes a process on a CPU; at least 1.
 
     So a sweep for which it has none takes at most as long as its trials one after the other.
     """
-    here = Node("this machine", available_cores(), torch.cuda.device_count())
-    return max(1, room(run.execution, [here]) // run.execution.workers)
+    left = total_memory() * (1 - _OBJECT_STORE)
+    here = Node("this machine", available_cores(), torch.cuda.device_count(), left)
+    return max(1, room(demand(execution, [here], memory), [here]) // execution.workers)
 
 
 def measured(run: Run, tokens: Path) -> Measured:

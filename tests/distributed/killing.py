@@ -23,9 +23,9 @@ import sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 import lmray.distributed
 import ray
-cpus, gpus, *words = sys.argv[1:]
+cpus, gpus, memory, *words = sys.argv[1:]
 ray.init(address="local", num_cpus=int(cpus), num_gpus=int(gpus), include_dashboard=False,
-         log_to_driver=False, logging_level="ERROR")
+         log_to_driver=False, logging_level="ERROR", _memory=int(memory) or None)
 from lmray.cli.main import main
 sys.argv = ["lmray", *words]
 main()
@@ -50,8 +50,8 @@ def write_space(file: Path, space: Space) -> None:
 class Driver:
     """`lmray sweep run` on one place, so that only one order of completion is possible.
 
-    Or on as many as Ray is told there are; the GPUs need not exist. `within` are words before the
-    command that make its surroundings.
+    Or on as many as Ray is told there are; the GPUs need not exist. `memory` is what Ray gives out,
+    in bytes, 0 for what it finds; `within` are words before the command that make its surroundings.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class Driver:
         *options: str,
         cpus: int = 1,
         gpus: int = 0,
+        memory: int = 0,
         within: Sequence[str] = (),
     ) -> None:
         file = root / "killed.py"
@@ -74,7 +75,8 @@ class Driver:
         }
         environment.pop("RAY_ADDRESS", None)
         words = ("sweep", "run", str(file), "--root", str(root), *options)
-        command = [*within, sys.executable, "-c", _MAIN, str(cpus), str(gpus), *words]
+        has = map(str, (cpus, gpus, memory))
+        command = [*within, sys.executable, "-c", _MAIN, *has, *words]
         self._log = (root / "driver.log").open("ab")
         self.process = subprocess.Popen(
             command, env=environment, stdout=self._log, stderr=self._log, start_new_session=True

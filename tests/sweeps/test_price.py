@@ -7,6 +7,7 @@ import torch
 from lmray.accounting import num_parameters, training_flops, training_memory
 from lmray.config import Budget, Data, Evaluation, Execution, Run, override
 from lmray.errors import PreflightError
+from lmray.machine import GB
 from lmray.runs.run_directory import MetricsWriter, RunDirectory
 from lmray.sweeps.answers.tables import read_sweep
 from lmray.sweeps.axes import LogUniform
@@ -46,7 +47,10 @@ def test_a_price_is_what_its_runs_add_up_to():
     assert found.flops == pytest.approx(6 * per_token * 2_560_000)
     assert found.disk_bytes == 6 * 12 * num_parameters(BASE.model) * 3
     assert found.loser_bytes == 4 * num_parameters(BASE.model)
-    assert found.memory_bytes == training_memory(BASE.model).total(100)
+    needed = training_memory(BASE.model).total(100)
+    assert found.memory_bytes == needed
+    on_cpu = price(SPACE, 300_000, tokens_per_s=1000, at_once=2, on_cpu=True)
+    assert on_cpu == replace(found, memory_bytes=GB + needed * 3 // 2), "a process's"
 
 
 def test_a_larger_model_takes_as_much_longer_as_it_computes_more():
@@ -130,7 +134,9 @@ def test_speed_is_measured_on_the_data(small_dataset: Path):
     found = measured(run, small_dataset)
     assert found.tokens_per_s > 0
     assert found.gpu_bytes == 0, "on a CPU"
-    assert trials_at_once(override(run, {"data.batch_size": 64, "execution.workers": 64})) == 1
+    many = override(run, {"data.batch_size": 64, "execution.workers": 64})
+    assert trials_at_once(many.execution, GB) == 1
+    assert trials_at_once(run.execution, 10**15) == 1, "more than this machine's memory"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
@@ -138,7 +144,7 @@ def test_what_runs_on_a_gpu_is_not_timed_on_a_machine_that_has_none(small_datase
     run = override(small_run(small_dataset), {"execution.device": "cuda"})
     with pytest.raises(PreflightError, match=r"device=cuda, and the price .*; say --tokens-per-s"):
         measured(run, small_dataset)
-    assert trials_at_once(run) == 1, "the most that it can take"
+    assert trials_at_once(run.execution, GB) == 1, "the most that it can take"
 
 
 def test_a_price_is_one_line():

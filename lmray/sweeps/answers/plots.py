@@ -1,4 +1,4 @@
-"""The pictures of a sweep: loss over tokens, and final loss against what was varied."""
+"""How pictures of a sweep look and are kept; the one of its loss against what was varied."""
 
 import math
 import statistics
@@ -10,13 +10,11 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
 
 from lmray.storage import atomic_writer
 from lmray.sweeps.answers.bracket import Level
 from lmray.sweeps.answers.optimum import Optimum
-from lmray.sweeps.answers.tables import Row, Sweep
-from lmray.sweeps.axes import spoken
+from lmray.sweeps.answers.tables import Sweep
 
 STYLE = {
     "axes.spines.top": False,
@@ -29,16 +27,6 @@ STYLE = {
     "axes.titlelocation": "left",
     "svg.hashsalt": "lmray",
 }
-_ENDS = {
-    "done": "o",
-    "stopped": "s",
-    "paused": "D",
-    "diverged": "X",
-    "failed": "v",
-    "running": ">",
-    "waiting": ".",
-}
-"""Marker at the end of a trial's curve, by status."""
 
 
 @contextmanager
@@ -65,62 +53,6 @@ def save(drawn: Figure, path: Path) -> None:
         drawn.savefig(file, format="svg", metadata={"Date": None})
 
 
-def _colours(sweep: Sweep) -> dict[tuple[Any, ...], Any]:
-    """One colour a combination, along the order of the space."""
-    groups = list(dict.fromkeys(row.values for row in sweep.rows))
-    scale = matplotlib.colormaps["viridis"]
-    return {g: scale(0.92 * i / max(1, len(groups) - 1)) for i, g in enumerate(groups)}
-
-
-def curves(sweep: Sweep, path: Path) -> None:
-    """Validation loss over training tokens, one line a trial, as path.png and path.svg.
-
-    A trial that reached its end is marked with a dot, a stopped one with a square, a diverged one
-    with a cross; dotted lines are the rungs.
-    """
-    colours = _colours(sweep)
-    with figure(path, (8, 4.8)) as axes:
-        for row in sweep.rows:
-            points = [(r["tokens"], r["loss"]) for r in row.curve if r["loss"] is not None]
-            if not points:
-                continue
-            x, y = zip(*points, strict=True)
-            colour = colours[row.values]
-            axes.plot(x, y, color=colour, linewidth=1.6, label=_label(sweep, row))
-            axes.plot(x[-1], y[-1], _ENDS[row.status], color=colour, markersize=7)
-        for rung in _rungs(sweep):
-            axes.axvline(rung, color="#999999", linewidth=0.8, linestyle=":")
-        axes.set_xlabel("training tokens (dotted: rungs)")
-        axes.set_ylabel("validation loss (nats/token), fixed prefix")
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        _limit(axes, sweep)
-        axes.set_title(f"{sweep.space.name}: loss over tokens")
-        named = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-        if named:
-            look: Any = {"fontsize": 8 if len(named) <= _MOST_NAMES else 5, "frameon": False}
-            place: Any = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
-            columns = -(-len(named) // (2 * _MOST_NAMES))
-            axes.legend(named.values(), named.keys(), ncols=min(columns, 2), **look, **place)
-
-
-_MOST_NAMES = 20
-"""Trials that a legend has room for, one by one and in full size."""
-
-
-def _label(sweep: Sweep, row: Row) -> str:
-    """A trial and how it ended; where they are many, the combination alone."""
-    if len(sweep.rows) <= _MOST_NAMES:
-        return f"{row.trial.name}  ({row.status})"
-    return spoken(row.trial.combination)
-
-
-def _limit(axes: Axes, sweep: Sweep) -> None:
-    """Keeps a spike from flattening the rest: nothing above 1.1 ln V is of interest."""
-    ceiling = 1.1 * math.log(sweep.space.base.model.vocab_size)
-    bottom, top = axes.get_ylim()
-    axes.set_ylim(bottom, min(top, ceiling))
-
-
 def against(sweep: Sweep, key: str, path: Path, fits: Sequence[tuple[Level, Optimum]] = ()) -> None:
     """Loss against the values of one numeric axis, logarithmic where they span a factor of ten.
 
@@ -130,7 +62,7 @@ def against(sweep: Sweep, key: str, path: Path, fits: Sequence[tuple[Level, Opti
     """
     with figure(path, (6.4, 4.4)) as axes:
         axes.margins(y=0.12)  # room for the note below the best point
-        lines = [(r, f"at {r:,} tokens, prefix", _at_rung(sweep, key, r)) for r in _rungs(sweep)]
+        lines = [(r, f"at {r:,} tokens, prefix", _at_rung(sweep, key, r)) for r in rungs(sweep)]
         budget = sweep.space.base.budget.tokens
         lines.append((budget, "at the end, whole split", _at_end(sweep, key)))
         fitted = {level.tokens: fit for level, fit in fits}
@@ -186,7 +118,8 @@ def draw_optimum(axes: Axes, fit: Optimum, colour: Any) -> None:
         axes.plot(ends, [fit.loss] * 2, color=colour, linewidth=8, alpha=0.4)
 
 
-def _rungs(sweep: Sweep) -> tuple[int, ...]:
+def rungs(sweep: Sweep) -> tuple[int, ...]:
+    """The tokens at which a sweep compares its trials, its end aside."""
     return sweep.space.asha.rungs(sweep.space.base.budget.tokens)
 
 

@@ -22,6 +22,7 @@ from lmray.sweeps.answers import (
     lineage,
     plots,
     plots_compare,
+    plots_curves,
     plots_lines,
     plots_population,
     plots_sharpness,
@@ -86,7 +87,7 @@ def _draw(sweep: Sweep, along: list[bracket.Traced], runs: Path, folder: Path) -
         drawings.append(("seeds", lambda path: plots_compare.seeds(sweep, path)))
     if "data.batch_size" in sweep.space.axes:
         drawings.append(("batch", lambda path: plots_compare.batches(sweep, runs, path)))
-    drawings.append(("curves", lambda path: plots.curves(sweep, path)))
+    drawings.append(("curves", lambda path: plots_curves.curves(sweep, path)))
     for name, draw in drawings:
         draw(folder / f"{name}.png")
     return [folder / f"{name}.png" for name, _ in drawings]

@@ -13,11 +13,12 @@ from lmray.config import Budget, Data, Evaluation, Model, Run, Tracking, overrid
 from lmray.runs.run_directory import MetricsWriter, RunDirectory
 from lmray.sweeps.answers.comparison import costs
 from lmray.sweeps.answers.plots import figure
+from lmray.sweeps.answers.plots_curves import colours
 from lmray.sweeps.answers.report import answer, write_report
 from lmray.sweeps.answers.tables import read_sweep, summaries
 from lmray.sweeps.axes import Variants
 from lmray.sweeps.ledger import Ledger
-from lmray.sweeps.space import Asha, Space
+from lmray.sweeps.space import TO_THE_END, Asha, Space
 from lmray.sweeps.sweep_directory import claim
 
 BASE = Run(
@@ -225,6 +226,22 @@ def test_a_baseline_is_what_the_others_are_set_against_and_its_switches_are_foun
     assert f"| tied | {less:,} |" in text
     assert (directory / "report" / "differences.png").exists()
     assert (directory / "report" / "seeds.png").exists()
+
+
+def test_variants_have_colours_of_their_own_and_their_baseline_is_black(tmp_path: Path):
+    names = ["tied", "baseline", *(f"other {k}" for k in range(18))]
+    variants = {name: {"optim.lr": 2e-3 * (k + 1)} for k, name in enumerate(names)}
+    axes = {"variant": Variants(variants)}
+    compared = Space("ab", "", BASE, axes, (0, 1), TO_THE_END, baseline={"variant": "baseline"})
+    claim(tmp_path / "ab", compared, "digest")
+    sweep = read_sweep(tmp_path / "ab", tmp_path / "runs")
+    shown = colours(sweep)
+    assert list(shown) == [(name,) for name in names]
+    assert [values for values, colour in shown.items() if colour == "#000000"] == [("baseline",)]
+    assert len(set(shown.values())) == len(names)
+    ordered = read_sweep(planted(tmp_path, ONE_SEED)[0], tmp_path / "runs")
+    assert len(set(colours(ordered).values())) == len(RATES)
+    assert "#000000" not in colours(ordered).values()
 
 
 def test_an_ffn_of_another_kind_is_set_against_the_swiglu_of_the_base(tmp_path: Path):
