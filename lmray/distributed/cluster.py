@@ -5,9 +5,10 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ from lmray.sweeps.places import Node
 
 _AUTOSCALER_S = 10.0
 """It has looked at the cluster by then."""
+
+_LISTENS_S = 10.0
+"""A head has been connected to by then."""
 
 
 @contextmanager
@@ -59,13 +63,11 @@ def _begun(address: str, dashboard: bool) -> Iterator[bool]:
     """A Ray session of the block's own; yields whether it is one of a cluster that was there."""
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
+        require_head(address)
         try:
             ray.init(address=address, **quiet)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise PreflightError(
-                f"no Ray cluster answers at {address} ({' '.join(str(error).split())[:200]}); "
-                f"check the address and RAY_AUTH_MODE, or leave both out to use this machine"
-            ) from error
+            raise _no_cluster(address, error) from error
     else:
         # Otherwise Ray leaves a token in ~/.ray, which clusters started later trip over.
         if os.environ.get("RAY_AUTH_MODE") == "token":
@@ -77,6 +79,36 @@ def _begun(address: str, dashboard: bool) -> Iterator[bool]:
         yield bool(address)
     finally:
         ray.shutdown()
+
+
+def require_head(address: str) -> None:
+    """Refuses an address at which no Ray head can be: Ray would try it for a quarter of an hour.
+
+    What is no host and port is left to Ray, as "auto" is, and so is whatever listens and does not
+    answer in plain HTTP: heads speak gRPC.
+
+    Raises PreflightError if nothing listens there, or a web server does.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or "/" in host or not port.isdecimal():
+        return
+    answer = b""
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), _LISTENS_S) as head:
+            with suppress(OSError):
+                head.sendall(b"GET / HTTP/1.1\r\nHost: ray\r\nConnection: close\r\n\r\n")
+                answer = head.recv(5)
+    except (OSError, OverflowError, ValueError) as error:
+        raise _no_cluster(address, error) from error
+    if answer == b"HTTP/":
+        raise _no_cluster(address, "what listens speaks HTTP; a dashboard? A head's port is 6379")
+
+
+def _no_cluster(address: str, why: object) -> PreflightError:
+    return PreflightError(
+        f"no Ray cluster answers at {address} ({' '.join(str(why).split())[:200]}); "
+        f"check the address and RAY_AUTH_MODE, or leave both out to use this machine"
+    )
 
 
 @contextmanager

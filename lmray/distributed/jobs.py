@@ -6,6 +6,7 @@ where everyone who holds the cluster's token can read it.
 """
 
 import asyncio
+import http.client
 import json
 import logging
 import os
@@ -266,7 +267,7 @@ def _answers(address: str) -> bool:
 def _answer(address: str, headers: Mapping[str, str]) -> int:
     """The HTTP status of a dashboard's version, 0 if the connection is cut.
 
-    Raises PreflightError if nothing listens there.
+    Raises PreflightError if nothing listens there, or something that does not speak HTTP.
     """
     try:
         with _OPENER.open(_request(f"{address}/api/version", headers), timeout=20) as response:
@@ -280,6 +281,11 @@ def _answer(address: str, headers: Mapping[str, str]) -> int:
         ) from error
     except OSError:
         return 0
+    except (http.client.HTTPException, ValueError) as error:
+        raise PreflightError(
+            f"no Ray dashboard answers at {address} ({type(error).__name__}); give the address of "
+            f"one, as in http://127.0.0.1:8265 (6379 is the port to join a cluster by)"
+        ) from error
 
 
 def _request(url: str, headers: Mapping[str, str]) -> urllib.request.Request:
