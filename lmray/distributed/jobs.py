@@ -267,7 +267,7 @@ def _answers(address: str) -> bool:
 def _answer(address: str, headers: Mapping[str, str]) -> int:
     """The HTTP status of a dashboard's version, 0 if the connection is cut.
 
-    Raises PreflightError if nothing listens there, or something that does not speak HTTP.
+    Raises PreflightError if it is no URL, or nothing listens there, or does not speak HTTP.
     """
     try:
         with _OPENER.open(_request(f"{address}/api/version", headers), timeout=20) as response:
@@ -283,8 +283,8 @@ def _answer(address: str, headers: Mapping[str, str]) -> int:
         return 0
     except (http.client.HTTPException, ValueError) as error:
         raise PreflightError(
-            f"no Ray dashboard answers at {address} ({type(error).__name__}); give the address of "
-            f"one, as in http://127.0.0.1:8265 (6379 is the port to join a cluster by)"
+            f"no Ray dashboard answers in HTTP at {address}; give the address of one, as in "
+            f"http://127.0.0.1:8265 (6379 is the port to join a cluster by)"
         ) from error
 
 

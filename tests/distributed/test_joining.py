@@ -59,7 +59,9 @@ def test_what_ray_itself_knows_what_to_do_with(address: str):
 
 @pytest.mark.parametrize("address", ["127.0.0.1:x", "http://[::1"])
 def test_what_is_no_address_of_a_dashboard(address: str):
-    with pytest.raises(PreflightError, match=r"no Ray dashboard answers at .*127\.0\.0\.1:8265"):
+    with pytest.raises(
+        PreflightError, match=r"no Ray dashboard answers in HTTP at .*127\.0\.0\.1:8265"
+    ):
         connect(address)
 
 
@@ -87,6 +89,6 @@ def test_a_head_is_one_and_no_dashboard(local_ray: None):
     head = ray.get_runtime_context().gcs_address
     begun = time.monotonic()
     require_head(head)
-    with pytest.raises(PreflightError, match=f"no Ray dashboard answers at http://{head}.*6379"):
+    with pytest.raises(PreflightError, match=f"answers in HTTP at http://{head};.*6379"):
         connect(head)
     assert time.monotonic() - begun < 5
